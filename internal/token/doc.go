@@ -1,0 +1,25 @@
+// Package token verifies access tokens of Keycloak.
+//
+// A [Verifier] belongs to one configuration and one issuer; a [KeySet] holds an
+// issuer's signing keys and may be shared by many verifiers.
+//
+// What is checked, in this order, the cheap before the expensive, the first
+// failure being the verdict:
+//
+//  1. size, and the compact form with strict base64url;
+//  2. the header: one JSON object without repeated names, an algorithm from the
+//     configuration, no extension, a key id;
+//  3. the payload, still unproven: one JSON object without repeated names or
+//     names that look like those of claims in use; iss, cnf, both typ, exp;
+//  4. the key, for which the issuer may be asked, and the signature;
+//  5. the claims, case-sensitively, each of its type and in its range;
+//  6. what changes with time and configuration: exp, nbf, iat, lifetime, aud,
+//     azp, and whether the key is still the issuer's.
+//
+// Steps 1 to 5 are [Verifier.Authenticate], step 6 is [Verifier.Check]: who
+// remembers the first's result still has to ask the second on each request.
+//
+// The frame is go-oidc's verifier. Since that one is made for ID tokens, takes
+// JWS in JSON form, folds the case of claims and hides causes, it runs between
+// the steps before and after it, with a key set of ours.
+package token

@@ -1,0 +1,212 @@
+package token
+
+import (
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// maxSubject bounds sub and sid, in bytes (OpenID Connect Core 1.0 §2).
+const maxSubject = 255
+
+// Token is what an issuer said in an access token, proven by its signature. It is
+// shared: nobody may change it or what it refers to.
+type Token struct {
+	Issuer          string // iss
+	Subject         string // sub; printable, 1 to 255 bytes
+	SessionID       string // sid; "" for service accounts
+	ID              string // jti
+	Type            string // typ: "Bearer"
+	AuthorizedParty string // azp: the client
+	Audience        []string
+	Scope           []string // of scope, split at spaces
+	ACR             string
+
+	Expiry    time.Time
+	IssuedAt  time.Time
+	NotBefore time.Time // zero if absent
+
+	// For display. Of another type than expected, they are as if absent: a mapper
+	// gone wrong must not lock people out.
+	Username      string // preferred_username
+	Email         string
+	EmailVerified bool
+	Name          string
+
+	RealmRoles  []string            // realm_access.roles
+	ClientRoles map[string][]string // resource_access.<client>.roles
+	Groups      []string
+
+	KeyID     string
+	Algorithm string
+
+	key    *key
+	claims lazyClaims
+}
+
+// newToken reads the claims of an attempt whose signature is proven.
+func newToken(a *attempt) (*Token, error) {
+	p := &a.payload
+	tok := &Token{Expiry: p.expiry, KeyID: a.keyID, Algorithm: a.algorithm, key: a.key}
+	tok.claims.text = p.raw
+	tok.Issuer, _ = p.text("iss") // both have been compared by now
+	tok.Type, _ = p.text("typ")
+
+	var err error
+	if tok.Subject, err = p.subject(); err != nil {
+		return nil, err
+	}
+	if tok.IssuedAt, err = p.requiredTime("iat"); err != nil {
+		return nil, err
+	}
+	if value, present := p.present("nbf"); present {
+		var ok bool
+		if tok.NotBefore, ok = date(value); !ok {
+			return nil, wrongType("nbf", "a number of seconds")
+		}
+	}
+	if tok.Audience, err = p.audience(); err != nil {
+		return nil, err
+	}
+	var scope string
+	for _, claim := range []struct {
+		name string
+		to   *string
+	}{
+		{"sid", &tok.SessionID},
+		{"jti", &tok.ID},
+		{"azp", &tok.AuthorizedParty},
+		{"acr", &tok.ACR},
+		{"scope", &scope},
+	} {
+		if *claim.to, err = p.optionalText(claim.name); err != nil {
+			return nil, err
+		}
+	}
+	if tok.SessionID != "" && (!printable(tok.SessionID) || len(tok.SessionID) > maxSubject) {
+		return nil, wrongType("sid", "printable, of at most 255 bytes")
+	}
+	tok.Scope = strings.Fields(scope)
+
+	tok.Username, _ = p.text("preferred_username")
+	tok.Email, _ = p.text("email")
+	tok.Name, _ = p.text("name")
+	verified, _ := p.member("email_verified")
+	tok.EmailVerified = verified.Kind() == 't'
+	p.readRoles(tok)
+	return tok, nil
+}
+
+// HasScope reports whether name is one of the token's scopes.
+func (t *Token) HasScope(name string) bool { return slices.Contains(t.Scope, name) }
+
+func (p *payload) subject() (string, error) {
+	value, present := p.present("sub")
+	if !present {
+		return "", refuse(ReasonMissingClaim, `the token has no sub: give the client the client scope "basic", `+
+			`and do not let it use lightweight access tokens`)
+	}
+	subject, ok := p.text("sub")
+	switch {
+	case !ok || value.Kind() != '"':
+		return "", wrongType("sub", "a string")
+	case strings.TrimSpace(subject) == "":
+		return "", refuse(ReasonMissingClaim, "the token's sub is empty")
+	case len(subject) > maxSubject || !printable(subject):
+		return "", wrongType("sub", "printable, of at most 255 bytes")
+	}
+	return subject, nil
+}
+
+func (p *payload) audience() ([]string, error) {
+	value, present := p.present("aud")
+	if !present {
+		return nil, nil
+	}
+	if one, ok := p.text("aud"); ok {
+		return []string{one}, nil
+	}
+	many, ok := list(value)
+	if !ok {
+		return nil, wrongType("aud", "a string or a list of strings")
+	}
+	return many, nil
+}
+
+func (p *payload) readRoles(tok *Token) {
+	if value, present := p.present("groups"); present {
+		tok.Groups, _ = list(value)
+	}
+	tok.RealmRoles = roles(p.object, "realm_access")
+	value, _ := p.member("resource_access")
+	clients, err := parseObject(value)
+	if err != nil || len(clients) == 0 {
+		return
+	}
+	tok.ClientRoles = make(map[string][]string, len(clients))
+	for _, client := range clients {
+		if names := roles(clients, client.name); len(names) > 0 {
+			tok.ClientRoles[client.name] = names
+		}
+	}
+}
+
+// roles reads {"<name>": {"roles": ["…"]}}.
+func roles(of object, name string) []string {
+	value, _ := of.member(name)
+	access, err := parseObject(value)
+	if err != nil {
+		return nil
+	}
+	names, _ := access.member("roles")
+	all, _ := list(names)
+	return all
+}
+
+// present is member, for which null is absent.
+func (p *payload) present(name string) (jsontext.Value, bool) {
+	value, ok := p.member(name)
+	return value, ok && value.Kind() != 'n'
+}
+
+func (p *payload) optionalText(name string) (string, error) {
+	if _, present := p.present(name); !present {
+		return "", nil
+	}
+	text, ok := p.text(name)
+	if !ok {
+		return "", wrongType(name, "a string")
+	}
+	return text, nil
+}
+
+func (p *payload) requiredTime(name string) (time.Time, error) {
+	value, present := p.present(name)
+	if !present {
+		return time.Time{}, refuse(ReasonMissingClaim, "the token has no "+name)
+	}
+	at, ok := date(value)
+	if !ok {
+		return time.Time{}, wrongType(name, "a number of seconds")
+	}
+	return at, nil
+}
+
+func wrongType(name, want string) error {
+	return refuse(ReasonClaimType, "the token's "+name+" is not "+want)
+}
+
+// printable reports whether text is not empty and holds only what can be seen,
+// and ASCII's space: no control characters, no marks of direction, no byte order
+// mark, no other spaces.
+func printable(text string) bool {
+	for _, r := range text {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return text != ""
+}

@@ -1,0 +1,192 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+const (
+	maxBody      = 512 << 10
+	maxRedirects = 3
+)
+
+var errOtherOrigin = errors.New("led to another origin")
+
+// source is where an issuer's keys are fetched from. One fetch runs at a time.
+type source struct {
+	issuer  string
+	origin  *url.URL // that answers have to come from, and lead to
+	jwks    string   // "" until discovered
+	fixed   bool     // jwks was configured
+	replace bool     // origin is a back channel: what was discovered is moved there
+	metaURL string
+	client  *http.Client
+}
+
+func newSource(cfg KeySetConfig) (*source, error) {
+	if cfg.JWKSURL != "" && cfg.BackchannelURL != "" {
+		return nil, errors.New("jwks url: makes the backchannel url useless; give one of them")
+	}
+	issuer, err := parseURL(cfg.Issuer)
+	if err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	s := &source{issuer: cfg.Issuer, origin: issuer}
+	base := cfg.Issuer
+	switch {
+	case cfg.JWKSURL != "":
+		if s.origin, err = parseURL(cfg.JWKSURL); err != nil {
+			return nil, fmt.Errorf("jwks url: %w", err)
+		}
+		s.jwks, s.fixed = cfg.JWKSURL, true
+	case cfg.BackchannelURL != "":
+		if s.origin, err = parseURL(cfg.BackchannelURL); err != nil {
+			return nil, fmt.Errorf("backchannel url: %w", err)
+		}
+		base, s.replace = cfg.BackchannelURL, true
+	}
+	if !s.fixed && s.origin.RawQuery != "" {
+		return nil, errors.New("issuer: has a query")
+	}
+	// OpenID Connect Discovery 1.0 §4.1
+	s.metaURL = strings.TrimSuffix(base, "/") + "/.well-known/openid-configuration"
+
+	client := http.Client{}
+	if cfg.Client != nil {
+		client = *cfg.Client
+	}
+	client.Jar = nil
+	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return errors.New("redirected too often")
+		}
+		if !sameOrigin(req.URL, s.origin) {
+			return errOtherOrigin
+		}
+		return nil
+	}
+	s.client = &client
+	return s, nil
+}
+
+// fetch asks for the keys, and before that, if need be, for where they are.
+func (s *source) fetch(ctx context.Context) (*keys, error) {
+	if s.jwks == "" {
+		jwks, err := s.discover(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("discovery: %w", err)
+		}
+		s.jwks = jwks
+	}
+	text, err := s.get(ctx, s.jwks)
+	if err == nil {
+		var fetched *keys
+		if fetched, err = parseKeys(text); err == nil {
+			return fetched, nil
+		}
+	}
+	if !s.fixed {
+		s.jwks = "" // it may have moved
+	}
+	return nil, fmt.Errorf("key set: %w", err)
+}
+
+func (s *source) discover(ctx context.Context) (string, error) {
+	text, err := s.get(ctx, s.metaURL)
+	if err != nil {
+		return "", err
+	}
+	var document struct {
+		Issuer string `json:"issuer"`
+		JWKS   string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(text, &document, jsontext.AllowDuplicateNames(false)); err != nil {
+		return "", errors.New("the answer is not a discovery document") // err may quote it
+	}
+	if document.Issuer != s.issuer {
+		return "", fmt.Errorf("the document is of issuer %s, configured is %s: configure that issuer, or set "+
+			"Keycloak's hostname option", quote(document.Issuer), quote(s.issuer))
+	}
+	jwks, err := parseURL(document.JWKS)
+	if err != nil {
+		return "", fmt.Errorf("jwks_uri: %w", err)
+	}
+	if s.replace {
+		jwks.Scheme, jwks.Host = s.origin.Scheme, s.origin.Host
+	}
+	if !sameOrigin(jwks, s.origin) {
+		return "", fmt.Errorf("jwks_uri: %w: configure the jwks url if that is intended", errOtherOrigin)
+	}
+	return jwks.String(), nil
+}
+
+// get returns the body of an answer. Its errors quote nothing of it.
+func (s *source) get(ctx context.Context, from string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status %d", resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	case len(body) > maxBody:
+		return nil, fmt.Errorf("the answer has more than %d bytes", maxBody)
+	}
+	return body, nil
+}
+
+// withoutURL drops the address, which for a redirect is a stranger's text.
+func withoutURL(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		return wrapped.Err
+	}
+	return err
+}
+
+func parseURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return nil, errors.New("not a URL") // err quotes it
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New("not an https or http URL")
+	case u.Hostname() == "" || u.Opaque != "":
+		return nil, errors.New("a URL without host")
+	case u.User != nil:
+		return nil, errors.New("a URL with user or password")
+	case u.Fragment != "":
+		return nil, errors.New("a URL with a fragment")
+	}
+	return u, nil
+}
+
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(hostPort(a), hostPort(b))
+}
+
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}

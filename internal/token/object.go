@@ -1,0 +1,167 @@
+package token
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math"
+	"strconv"
+	"time"
+	"unicode"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// object is a JSON object as it came: its members in their order, values unread.
+type object []member
+
+type member struct {
+	name  string
+	value jsontext.Value // part of the text the object was read from
+}
+
+var (
+	errNotObject = errors.New("not a JSON object")
+	errTrailing  = errors.New("something follows the JSON object")
+)
+
+// parseObject reads one JSON object and nothing after it. Invalid UTF-8 and
+// repeated names, at any depth, are errors (the latter [jsontext.ErrDuplicateName]).
+func parseObject(text []byte) (object, error) {
+	// From a bytes.Buffer the decoder reads in place, without a copy.
+	dec := jsontext.NewDecoder(bytes.NewBuffer(text))
+	if dec.PeekKind() != '{' {
+		return nil, errNotObject
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	members := make(object, 0, 24) // an access token of Keycloak has about twenty
+	for dec.PeekKind() != '}' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		spelt := name.String() // before the next read, which may reuse its buffer
+		value, err := dec.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		end := int(dec.InputOffset())
+		members = append(members, member{spelt, text[end-len(value) : end : end]})
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	if _, err := dec.ReadToken(); err != io.EOF {
+		return nil, errTrailing
+	}
+	return members, nil
+}
+
+// member returns the value of exactly that name.
+func (o object) member(name string) (jsontext.Value, bool) {
+	for i := range o {
+		if o[i].name == name {
+			return o[i].value, true
+		}
+	}
+	return nil, false
+}
+
+// text returns the string of that name; ok is false for anything else.
+func (o object) text(name string) (text string, ok bool) {
+	value, present := o.member(name)
+	if !present || value.Kind() != '"' {
+		return "", false
+	}
+	unquoted, err := jsontext.AppendUnquote(nil, value)
+	return string(unquoted), err == nil
+}
+
+// lookAlike returns the name of a member that differs from one of names in
+// letter case only, by Unicode's rules ("SUB", "ſub"): what this package reads
+// exactly, the application behind may read as the same claim.
+func (o object) lookAlike(names map[string]string) (name string, found bool) {
+	for i := range o {
+		if plain(o[i].name) {
+			continue // the common case: nothing to fold
+		}
+		if genuine, ok := names[fold(o[i].name)]; ok && genuine != o[i].name {
+			return genuine, true
+		}
+	}
+	return "", false
+}
+
+// plain reports whether folding could not change name into another of our names,
+// all of which are lower-case ASCII.
+func plain(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; c >= 0x80 || 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return true
+}
+
+// fold maps all names that are equal under Unicode simple folding to one: to the
+// least rune of each orbit, so S for s, S and ſ.
+func fold(name string) string {
+	folded := make([]rune, 0, len(name))
+	for _, r := range name {
+		least := r
+		for next := unicode.SimpleFold(r); next != r; next = unicode.SimpleFold(next) {
+			least = min(least, next)
+		}
+		folded = append(folded, least)
+	}
+	return string(folded)
+}
+
+// folded maps the folded form of each name to the name.
+func folded(names ...string) map[string]string {
+	byFold := make(map[string]string, len(names))
+	for _, name := range names {
+		byFold[fold(name)] = name
+	}
+	return byFold
+}
+
+// lastDate is the end of the year 9999, in seconds: beyond it, times cannot be
+// written down, and arithmetic on them comes near its limits.
+const lastDate = 253402300799
+
+// date reads a NumericDate (RFC 7519 §2): a JSON number of seconds, whose fraction
+// is dropped. Keycloak writes whole ones.
+func date(value jsontext.Value) (time.Time, bool) {
+	if value.Kind() != '0' {
+		return time.Time{}, false
+	}
+	seconds, err := strconv.ParseFloat(string(value), 64)
+	if err != nil || math.Abs(seconds) > lastDate { // exact in a float64: far below 2⁵³
+		return time.Time{}, false
+	}
+	return time.Unix(int64(math.Floor(seconds)), 0), true
+}
+
+// list reads a list of strings.
+func list(value jsontext.Value) (texts []string, ok bool) {
+	if value.Kind() != '[' {
+		return nil, false
+	}
+	var texted []any
+	if json.Unmarshal(value, &texted) != nil {
+		return nil, false
+	}
+	texts = make([]string, 0, len(texted))
+	for _, element := range texted {
+		text, isText := element.(string)
+		if !isText { // null included, which a []string would take for ""
+			return nil, false
+		}
+		texts = append(texts, text)
+	}
+	return texts, true
+}

@@ -1,0 +1,176 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+)
+
+const (
+	defaultMaxSize     = 16 << 10
+	defaultMaxLifetime = 24 * time.Hour
+)
+
+// Config says which tokens a [Verifier] accepts.
+type Config struct {
+	// Issuer is compared byte for byte with iss. Required.
+	Issuer string
+
+	// Keys are the issuer's. Required.
+	Keys *KeySet
+
+	// Audiences, of which one must be in aud. Empty: aud is not looked at, and a
+	// token made for any other service of the realm is accepted here.
+	Audiences []string
+
+	// AuthorizedParties are the clients a token may have been issued to (azp).
+	// Empty: any.
+	AuthorizedParties []string
+
+	// Algorithms that may sign: RS, PS and ES with 256, 384 and 512, and EdDSA,
+	// also called Ed25519. Default: [DefaultAlgorithms].
+	Algorithms []string
+
+	// Leeway is how far clocks may be apart, for exp, nbf and iat. Default: none.
+	Leeway time.Duration
+
+	// MaxLifetime bounds exp − iat. Default: 24 h.
+	MaxLifetime time.Duration
+
+	// MaxSize of a token, in bytes. Default: 16 KiB.
+	MaxSize int
+
+	// Now is the clock. Default: [time.Now].
+	Now func() time.Time
+
+	// Observer learns of key fetches this verifier causes. May be nil.
+	Observer Observer
+}
+
+// Verifier verifies one issuer's access tokens. It is safe for concurrent use.
+type Verifier struct {
+	cfg        Config
+	algorithms []string // with aliases
+	oidc       *oidc.IDTokenVerifier
+}
+
+// New returns a verifier. It does no network I/O: keys are fetched when a token
+// needs them.
+func New(cfg Config) (*Verifier, error) {
+	switch {
+	case cfg.Issuer == "":
+		return nil, errors.New("issuer: missing")
+	case cfg.Keys == nil:
+		return nil, errors.New("keys: missing")
+	case cfg.Keys.Issuer() != cfg.Issuer:
+		return nil, fmt.Errorf("keys: are those of %q, not of %q", cfg.Keys.Issuer(), cfg.Issuer)
+	case cfg.Leeway < 0:
+		return nil, errors.New("leeway: negative")
+	case cfg.MaxLifetime < 0:
+		return nil, errors.New("max lifetime: negative")
+	case cfg.MaxSize < 0:
+		return nil, errors.New("max size: negative")
+	case slices.Contains(cfg.Audiences, ""):
+		return nil, errors.New("audiences: one is empty")
+	case slices.Contains(cfg.AuthorizedParties, ""):
+		return nil, errors.New("authorized parties: one is empty")
+	}
+	if len(cfg.Algorithms) == 0 {
+		cfg.Algorithms = DefaultAlgorithms()
+	}
+	for _, name := range cfg.Algorithms {
+		if _, ok := algorithmNamed(name); !ok {
+			return nil, fmt.Errorf("algorithms: %q is none that may sign; "+
+				"RS, PS and ES with 256, 384 or 512, and EdDSA, are", name)
+		}
+	}
+	if cfg.MaxLifetime == 0 {
+		cfg.MaxLifetime = defaultMaxLifetime
+	}
+	if cfg.MaxSize == 0 {
+		cfg.MaxSize = defaultMaxSize
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	v := &Verifier{cfg: cfg, algorithms: withAliases(cfg.Algorithms)}
+	v.oidc = oidc.NewVerifier(cfg.Issuer, signatures{}, &oidc.Config{
+		SupportedSigningAlgs: v.algorithms,
+		// Both are Check's: several audiences may be configured, and go-oidc has
+		// no leeway for exp but five minutes for nbf.
+		SkipClientIDCheck: true,
+		SkipExpiryCheck:   true,
+	})
+	return v, nil
+}
+
+// Verify returns what raw says, if it is a token to be accepted now. The error is
+// an [*Error], unless ctx ended while keys were awaited: then it is ctx.Err().
+func (v *Verifier) Verify(ctx context.Context, raw string) (*Token, error) {
+	tok, err := v.Authenticate(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.Check(ctx, tok); err != nil {
+		return nil, err
+	}
+	return tok, nil
+}
+
+// Authenticate returns what raw says, if the issuer signed it as an access token.
+// That holds for ever; whether the token is good now, and here, is for
+// [Verifier.Check] to say. Its result may be shared and remembered.
+func (v *Verifier) Authenticate(ctx context.Context, raw string) (*Token, error) {
+	attempt, err := v.parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.peek(&attempt.payload); err != nil {
+		return nil, err
+	}
+	if err := checkHeaderType(attempt.headerType); err != nil {
+		return nil, err
+	}
+	if err := v.checkNotExpired(attempt.payload.expiry); err != nil {
+		return nil, err
+	}
+
+	attempt.keys, attempt.observer = v.cfg.Keys, v.cfg.Observer
+	_, oidcErr := v.oidc.Verify(context.WithValue(ctx, attemptKey{}, attempt), raw)
+	switch {
+	case attempt.err != nil: // ours, which go-oidc would only quote
+		return nil, attempt.err
+	case oidcErr != nil && attempt.key == nil: // not even as far as our key set
+		return nil, refuse(ReasonMalformed, "the header holds a parameter that cannot be read")
+	}
+
+	tok, err := newToken(attempt)
+	if err != nil {
+		return nil, err
+	}
+	if oidcErr != nil {
+		return nil, refuse(ReasonClaimType, "nonce, at_hash, _claim_names or _claim_sources is not of its type")
+	}
+	return tok, nil
+}
+
+// Check reports whether tok, authenticated before, is to be accepted now: within
+// its time, signed by a key that is still the issuer's, meant for one of the
+// audiences and issued to one of the authorized parties. It is cheap, and has to
+// be asked on each request.
+func (v *Verifier) Check(ctx context.Context, tok *Token) error {
+	if tok.Issuer != v.cfg.Issuer { // remembered under another configuration
+		return refuse(ReasonIssuer, "")
+	}
+	if err := v.checkTimes(tok); err != nil {
+		return err
+	}
+	if err := v.cfg.Keys.stillTrusted(ctx, tok.key, v.cfg.Observer); err != nil {
+		return err
+	}
+	return v.checkPolicy(tok)
+}
