@@ -1,0 +1,145 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
+)
+
+// The format of what stands in Redis is JSON, version 1:
+//
+//	{
+//	  "v": 1,
+//	  "tenant": "acme",                             whom was asked for
+//	  "issuer": "https://sso.example.com/realms/a",
+//	  "kc_id": "8d0c…",
+//	  "loaded_at": 1767225600000,                   Unix time in milliseconds
+//	  "expires": 1767225660000,                     Unix time in milliseconds
+//	  "member": {                                   what the resolver answered
+//	    "kc_id": "8d0c…",
+//	    "tenant": "acme",
+//	    "issuer": "https://…",                      left out if not known
+//	    "active": true,
+//	    "id": "4711",
+//	    "attributes": {                             left out if there are none
+//	      "roles": ["admin", "billing"],            a list of strings, or
+//	      "team": "blue"                            one string
+//	    }
+//	  }
+//	}
+//
+// Names are compared by case. Every name but the two that may be left out is
+// required, no other is allowed and none may come twice; null stands nowhere;
+// nothing follows the object. No token and no claim is in it.
+const envelopeVersion = 1
+
+const (
+	// MaxEntrySize is the size in bytes of the largest value that is written to
+	// Redis or read from it.
+	MaxEntrySize = 64 << 10
+
+	// MaxAttributes is how many attributes a member in Redis may have.
+	MaxAttributes = 256
+
+	// maxUnixMilli is the end of the year 9999. Times beyond that are rubbish,
+	// and some of them cannot be computed with.
+	maxUnixMilli = 253402300799999
+)
+
+// ErrInvalid says that a value is not an entry, or an entry not fit to be
+// stored in Redis. What it says about a value read names no part of it.
+var ErrInvalid = errors.New("not a valid entry")
+
+// Pointers tell a name that is missing, or null, from one with a zero value.
+type envelope struct {
+	Version  *int64          `json:"v"`
+	Tenant   *string         `json:"tenant"`
+	Issuer   *string         `json:"issuer"`
+	KCID     *string         `json:"kc_id"`
+	LoadedAt *int64          `json:"loaded_at"`
+	Expires  *int64          `json:"expires"`
+	Member   *memberEnvelope `json:"member"`
+}
+
+type memberEnvelope struct {
+	KCID       *string    `json:"kc_id"`
+	Tenant     *string    `json:"tenant"`
+	Issuer     text       `json:"issuer,omitempty"`
+	Active     *bool      `json:"active"`
+	ID         *string    `json:"id"`
+	Attributes attributes `json:"attributes,omitempty"`
+}
+
+// encode returns the entry as it is stored in Redis. Text that is not UTF-8
+// cannot be, because it would come back as other text.
+func encode(e *Entry) ([]byte, error) {
+	m := e.Member
+	loadedAt, expires, version := e.LoadedAt.UnixMilli(), e.Expires.UnixMilli(), int64(envelopeVersion)
+	wire := envelope{
+		Version: &version, Tenant: &e.Tenant, Issuer: &e.Issuer, KCID: &e.KCID,
+		LoadedAt: &loadedAt, Expires: &expires,
+		Member: &memberEnvelope{
+			KCID: &m.KCID, Tenant: &m.Tenant, Issuer: text(m.Issuer), Active: &m.Active, ID: &m.ID,
+			Attributes: m.Attributes,
+		},
+	}
+	if err := wire.check(); err != nil {
+		return nil, err
+	}
+	value, err := json.Marshal(&wire)
+	if err != nil {
+		return nil, fmt.Errorf("%w: it holds text that is not UTF-8", ErrInvalid)
+	}
+	if len(value) > MaxEntrySize {
+		return nil, fmt.Errorf("%w: larger than %d bytes", ErrInvalid, MaxEntrySize)
+	}
+	return value, nil
+}
+
+// decode reads what encode wrote, and refuses everything else. It makes no
+// difference who wrote it: nothing in the value can make it panic, or use
+// more than a small multiple of the value's size.
+func decode(value []byte) (*Entry, error) {
+	if len(value) > MaxEntrySize {
+		return nil, fmt.Errorf("%w: larger than %d bytes", ErrInvalid, MaxEntrySize)
+	}
+	var wire envelope
+	if err := json.Unmarshal(value, &wire, json.RejectUnknownMembers(true)); err != nil {
+		return nil, fmt.Errorf("%w: malformed", ErrInvalid) // the cause would quote the value
+	}
+	if err := wire.check(); err != nil {
+		return nil, err
+	}
+	return &Entry{
+		Member: &member.Member{
+			KCID: *wire.Member.KCID, Tenant: *wire.Member.Tenant, Issuer: string(wire.Member.Issuer),
+			Active: *wire.Member.Active, ID: *wire.Member.ID, Attributes: wire.Member.Attributes,
+		},
+		Tenant: *wire.Tenant, Issuer: *wire.Issuer, KCID: *wire.KCID,
+		LoadedAt: time.UnixMilli(*wire.LoadedAt), Expires: time.UnixMilli(*wire.Expires),
+	}, nil
+}
+
+// check holds for what is written as well as for what is read.
+func (e *envelope) check() error {
+	m := e.Member
+	switch {
+	case e.Version == nil || *e.Version != envelopeVersion:
+		return fmt.Errorf("%w: version unknown", ErrInvalid)
+	case e.Tenant == nil || e.Issuer == nil || e.KCID == nil || e.LoadedAt == nil || e.Expires == nil || m == nil ||
+		m.KCID == nil || m.Tenant == nil || m.Active == nil || m.ID == nil:
+		return fmt.Errorf("%w: incomplete", ErrInvalid)
+	case *e.Tenant == "" || *e.Issuer == "" || *e.KCID == "":
+		return fmt.Errorf("%w: about nobody", ErrInvalid)
+	case *e.LoadedAt < 0 || *e.Expires <= *e.LoadedAt || *e.Expires > maxUnixMilli:
+		return fmt.Errorf("%w: its times make no sense", ErrInvalid)
+	case len(m.Attributes) > MaxAttributes:
+		return fmt.Errorf("%w: more than %d attributes", ErrInvalid, MaxAttributes)
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,33 @@
+// Package store keeps members in memory and in Redis, so that most requests
+// need not ask where members come from.
+//
+// A [Store] is what one `store` of the configuration stands for: two levels,
+// joined by gocache's chain.
+//
+//	memory  otter, bounded in bytes, asked directly by [Store.Memory]
+//	Redis   optional; shared by nodes, so it outlives a restart and a reload
+//
+// A request asks memory first. If that has no good entry, one [Lookup] per
+// member reads Redis and, if need be, stores what the resolver found:
+//
+//	if entry, result := s.Memory(key, want); result == store.Hit { … }
+//	l := s.Begin(key, want, observer)
+//	entry, level := l.Get(ctx)      // nil: ask the resolver
+//	entry = l.Put(ctx, member, ttl) // memory at once, Redis within its budget
+//
+// What holds for every entry, whatever level it came from: it repeats whom it
+// is about and is compared with who was asked for; it is no older than its
+// writer and its reader allow; it was not loaded or read before a deletion.
+//
+// Redis can neither fail a request nor hold it up: all its operations of one
+// look-up share a small time budget, and a breaker leaves it alone while it
+// does not answer. It is not trusted either: values are bounded, decoded
+// strictly and checked.
+//
+// The commands used are GETRANGE, SET and UNLINK, on keys that begin with the
+// prefix and a colon; a Redis user needs no other rights.
+//
+// A Store is shared by configurations and outlives any one of them, so it has
+// no logger, metrics or context. What there is to tell goes to the [Observer]
+// of the call.
+package store

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"errors"
+	"time"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
+)
+
+// ClockTolerance is how far in the future an entry's LoadedAt may lie. Clocks
+// of nodes differ a little; an entry from beyond that is not used, because its
+// age cannot be told.
+const ClockTolerance = time.Second
+
+// ErrMismatch says that an entry is about somebody else than was asked for.
+var ErrMismatch = errors.New("entry belongs to another member")
+
+// Want says who is looked for, and how old the answer may be.
+type Want struct {
+	// Tenant, Issuer and KCID are as the request's verified token has them.
+	Tenant, Issuer, KCID string
+
+	// TTL is how old a member may be for this reader. An entry is never fresh
+	// for a reader whose TTL is not positive.
+	TTL time.Duration
+}
+
+// Entry is a member as it is cached. It is shared between requests: nobody
+// changes it once it is stored or returned.
+type Entry struct {
+	Member *member.Member
+
+	// Tenant, Issuer and KCID are whom was asked for when the entry was loaded.
+	Tenant, Issuer, KCID string
+
+	// LoadedAt is when the resolver was asked, by its node's clock.
+	LoadedAt time.Time
+
+	// Expires is when the entry ends for its writer. A reader with a shorter
+	// TTL ends it earlier.
+	Expires time.Time
+
+	// position is what the store's fences stood at when loading or reading the
+	// entry began. It means nothing outside this process.
+	position uint64
+}
+
+// For returns nil if the entry and the member in it are the one asked for, and
+// otherwise [ErrMismatch]. Comparison is by bytes.
+func (e *Entry) For(tenant, issuer, kcID string) error {
+	m := e.Member
+	if m == nil || kcID == "" || tenant == "" ||
+		e.Tenant != tenant || e.Issuer != issuer || e.KCID != kcID ||
+		m.Tenant != tenant || m.KCID != kcID || (m.Issuer != "" && m.Issuer != issuer) {
+		return ErrMismatch
+	}
+	return nil
+}
+
+// Fresh tells whether a reader who accepts members up to ttl old may use the
+// entry at now: until the earlier of its own expiry and LoadedAt + ttl.
+func (e *Entry) Fresh(now time.Time, ttl time.Duration) bool {
+	age := now.Sub(e.LoadedAt)
+	return age >= -ClockTolerance && age < ttl && now.Before(e.Expires)
+}
+
+// judge returns [Hit] if the entry may be used for want at now, and otherwise
+// what is wrong with it.
+func (e *Entry) judge(want *Want, now time.Time) Result {
+	switch {
+	case e.For(want.Tenant, want.Issuer, want.KCID) != nil:
+		return Mismatch
+	case !e.Fresh(now, want.TTL):
+		return Expired
+	default:
+		return Hit
+	}
+}

@@ -1,0 +1,272 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	gocache "github.com/eko/gocache/lib/v4/store"
+	redisstore "github.com/eko/gocache/store/redis/v4"
+	"github.com/redis/go-redis/v9"
+)
+
+// ErrUnavailable says that Redis could not do what was asked: it does not
+// answer, refuses, or is left alone because it did not answer before.
+var ErrUnavailable = errors.New("redis is unavailable")
+
+// redisLevel keeps entries where all nodes find them. It is a level of
+// gocache's chain, made of gocache's own redis store with what that lacks:
+// decoding and checking, a time budget, a breaker, one round trip for value
+// and age, and the difference between a missing key and a broken server.
+type redisLevel struct {
+	client  redis.UniversalClient
+	inner   *redisstore.RedisStore
+	breaker *breaker
+	fences  *fences
+	now     func() time.Time
+	timeout time.Duration // of all operations of one look-up
+}
+
+func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences) *redisLevel {
+	r := &redisLevel{
+		client: client, inner: redisstore.NewRedis(boundedClient{client}),
+		fences: f, now: cfg.Now, timeout: cfg.Timeout,
+	}
+	// A key of ours that is never set: rights to read ours are enough for it.
+	probeKey := cfg.Prefix + separator + formatVersion + separator + "probe"
+	r.breaker = newBreaker(cfg.Now, func(ctx context.Context) error {
+		// Connecting may take longer than a request's budget, reading may not:
+		// the client's read time-out sees to that.
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout+cfg.Timeout)
+		defer cancel()
+		_, err := r.inner.Get(ctx, probeKey)
+		return fault(err)
+	})
+	return r
+}
+
+// read looks up an entry and says how that went, for l to observe.
+func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
+	if !r.breaker.allowsReads() {
+		l.redisFailed = true
+		return nil, Skipped
+	}
+	value, err := r.do(ctx, l, OpGet, func(ctx context.Context) (any, error) {
+		return r.inner.Get(ctx, l.key)
+	})
+	switch {
+	case isMiss(err):
+		return nil, Miss
+	case redis.HasErrorPrefix(err, "WRONGTYPE"):
+		r.discard(ctx, l)
+		return nil, Invalid
+	case err != nil:
+		l.redisFailed = true
+		return nil, Failed
+	}
+
+	encoded, _ := value.(string)
+	entry, err := decode([]byte(encoded))
+	if err != nil {
+		r.discard(ctx, l)
+		return nil, Invalid
+	}
+	now := r.now()
+	result := entry.judge(&l.want, now)
+	if result == Mismatch || !now.Before(entry.Expires) {
+		r.discard(ctx, l) // other readers of an entry that only we find old may go on
+	}
+	if result != Hit {
+		return nil, result
+	}
+	// What is read counts as read when the look-up began, so that neither this
+	// look-up nor a promotion that comes later brings back what was deleted.
+	entry.position = l.position
+	if l.Overtaken() {
+		return nil, Fenced
+	}
+	return entry, Hit
+}
+
+// discard deletes a value that is of no use to anybody. If that fails, the
+// next look-up finds it again.
+func (r *redisLevel) discard(ctx context.Context, l *Lookup) {
+	_, _ = r.do(ctx, l, OpDelete, func(ctx context.Context) (any, error) {
+		return nil, r.inner.Delete(ctx, l.key)
+	})
+}
+
+// write stores an entry for the rest of its life.
+func (r *redisLevel) write(ctx context.Context, l *Lookup, entry *Entry) error {
+	switch {
+	case l.redisFailed, !r.breaker.allowsWrites():
+		return ErrUnavailable
+	case l.Overtaken():
+		return nil
+	}
+	encoded, err := encode(entry)
+	if err != nil {
+		l.observer.RedisOp(OpSet, 0, err)
+		return err
+	}
+	// go-redis takes 0 for "keep it for ever" and complains below a millisecond.
+	rest := entry.Expires.Sub(r.now()).Truncate(time.Millisecond)
+	if rest <= 0 {
+		return nil
+	}
+	_, err = r.do(ctx, l, OpSet, func(ctx context.Context) (any, error) {
+		return nil, r.inner.Set(ctx, l.key, encoded, gocache.WithExpiration(rest))
+	})
+	if l.Overtaken() {
+		// The deletion may have reached Redis first. It is not a matter of this
+		// look-up's budget that it holds.
+		l.spent = 0
+		return r.remove(ctx, l)
+	}
+	return err
+}
+
+// remove deletes the look-up's key. The fence has been raised for the deletion,
+// so that nothing loaded earlier is set; it is raised again afterwards, so that
+// nothing stays that was read from Redis before it was gone there.
+func (r *redisLevel) remove(ctx context.Context, l *Lookup) error {
+	defer r.fences.raise(l.key)
+	if !r.breaker.allowsReads() {
+		return ErrUnavailable
+	}
+	_, err := r.do(ctx, l, OpDelete, func(ctx context.Context) (any, error) {
+		return nil, r.inner.Delete(ctx, l.key)
+	})
+	return err
+}
+
+// do runs one operation within the budget of the look-up and draws conclusions
+// from its outcome. The caller's cancellation does not end it, because go-redis
+// would throw the connection away with it; the caller's deadline does.
+func (r *redisLevel) do(ctx context.Context, l *Lookup, op Op, f func(context.Context) (any, error)) (any, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	budget, hurried := r.timeout-l.spent, false
+	if deadline, ok := ctx.Deadline(); ok {
+		if rest := time.Until(deadline); rest < budget {
+			budget, hurried = rest, true
+		}
+	}
+	if budget <= 0 {
+		return nil, fmt.Errorf("%w: no time left", ErrUnavailable)
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
+	defer cancel()
+
+	start := time.Now()
+	value, err := f(bounded)
+	took := time.Since(start)
+	l.spent += took
+
+	broken := fault(err)
+	l.observer.RedisOp(op, took, broken)
+	r.conclude(op, broken, hurried)
+	r.breaker.tell(l.observer)
+	if broken != nil {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, broken)
+	}
+	return value, err
+}
+
+// conclude tells the breaker. A deletion says nothing about writing: a full
+// server deletes gladly.
+func (r *redisLevel) conclude(op Op, broken error, hurried bool) {
+	if broken == nil {
+		r.breaker.answered()
+		if op == OpSet {
+			r.breaker.wrote()
+		}
+		return
+	}
+	var reply redis.Error
+	refused := errors.As(broken, &reply)
+	if hurried && !refused {
+		return // the caller gave it too little time to blame the server
+	}
+	if op == OpSet {
+		r.breaker.writeFailed(broken, refused)
+	}
+	if op == OpGet || !refused {
+		r.breaker.failed(broken)
+	}
+}
+
+// fault returns nil for what is no fault of the server: success, a missing
+// key, a value of another type. redis.Nil is the only way to miss; a closed
+// client, for one, is a server that cannot be reached.
+func fault(err error) error {
+	if err == nil || isMiss(err) || redis.HasErrorPrefix(err, "WRONGTYPE") {
+		return nil
+	}
+	return err
+}
+
+func isMiss(err error) bool {
+	var missing *gocache.NotFound
+	return errors.As(err, &missing) || errors.Is(err, redis.Nil)
+}
+
+// Get implements gocache's StoreInterface.
+func (r *redisLevel) Get(ctx context.Context, key any) (any, error) {
+	entry, _, err := r.GetWithTTL(ctx, key)
+	return entry, err
+}
+
+// GetWithTTL implements gocache's StoreInterface, for the look-up in ctx. The
+// time to live is the rest of the entry's own life, whatever Redis thinks.
+func (r *redisLevel) GetWithTTL(ctx context.Context, key any) (any, time.Duration, error) {
+	l := lookupFrom(ctx)
+	if l == nil || l.key != keyOf(key) {
+		return nil, 0, errMisuse
+	}
+	entry, result := r.read(ctx, l)
+	l.observer.Lookup(Redis, result)
+	switch result {
+	case Hit:
+		l.level = Redis
+		return entry, entry.Expires.Sub(r.now()), nil
+	case Failed, Skipped:
+		return nil, 0, ErrUnavailable
+	default:
+		return nil, 0, gocache.NotFoundWithCause(nil)
+	}
+}
+
+// Set implements gocache's StoreInterface, for the look-up in ctx.
+func (r *redisLevel) Set(ctx context.Context, key, value any, _ ...gocache.Option) error {
+	l := lookupFrom(ctx)
+	entry, ok := value.(*Entry)
+	if l == nil || l.key != keyOf(key) || !ok || entry == nil {
+		return errMisuse
+	}
+	return r.write(ctx, l, entry)
+}
+
+// Delete implements gocache's StoreInterface, for the look-up in ctx.
+func (r *redisLevel) Delete(ctx context.Context, key any) error {
+	l := lookupFrom(ctx)
+	if l == nil || l.key != keyOf(key) {
+		return errMisuse
+	}
+	r.fences.raise(l.key)
+	return r.remove(ctx, l)
+}
+
+// Invalidate implements gocache's StoreInterface; there are no tags.
+func (r *redisLevel) Invalidate(context.Context, ...gocache.InvalidateOption) error {
+	return errMisuse
+}
+
+// Clear implements gocache's StoreInterface, and refuses: gocache's redis
+// store would empty the whole server.
+func (r *redisLevel) Clear(context.Context) error { return errMisuse }
+
+// GetType implements gocache's StoreInterface.
+func (r *redisLevel) GetType() string { return redisstore.RedisType }
