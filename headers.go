@@ -1,0 +1,176 @@
+package keycloakcacheauth
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/net/http/httpguts"
+)
+
+// Names of the default identity headers, in the canonical form of net/http.
+const (
+	headerUserID     = "X-User-Id"
+	headerUserName   = "X-User-Name"
+	headerUserEmail  = "X-User-Email"
+	headerUserRoles  = "X-User-Roles"
+	headerTenantID   = "X-Tenant-Id"
+	headerMemberID   = "X-Member-Id"
+	headerAuthStatus = "X-Auth-Status"
+)
+
+// Values of X-Auth-Status.
+const (
+	authStatusMember    = "member"
+	authStatusAnonymous = "anonymous"
+)
+
+// Header is one header that tells the upstream who the user is.
+type Header struct {
+	// The header's name, e.g. `X-User-ID`. Whatever the client sends under it,
+	// in any spelling, is deleted. Names that HTTP itself gives a meaning, such
+	// as `Connection`, `Host` or `Authorization`, are refused.
+	Name string `json:"name,omitempty"`
+
+	// The header's value: a placeholder such as `{http.auth.user.id}`, or text
+	// with placeholders in it. What a placeholder stands for is
+	// percent-encoded where it is not visible ASCII; lists are joined by
+	// commas. A header whose value is empty is not sent.
+	Value string `json:"value,omitempty"`
+}
+
+// headerRule is a Header made ready.
+type headerRule struct {
+	name  string // canonical
+	value template
+}
+
+// parse checks the header and makes it ready.
+func (h Header) parse() (headerRule, error) {
+	if err := checkHeaderName(h.Name); err != nil {
+		return headerRule{}, err
+	}
+	value, err := parseTemplate(h.Value)
+	if err != nil {
+		return headerRule{}, err
+	}
+	if len(value) == 0 {
+		return headerRule{}, fmt.Errorf("%s has no value; give a placeholder such as {http.auth.user.id}", h.Name)
+	}
+	for _, s := range value {
+		if !httpguts.ValidHeaderFieldValue(s.literal) {
+			return headerRule{}, fmt.Errorf("the value of %s holds a character that no header may hold", h.Name)
+		}
+	}
+	return headerRule{name: textproto.CanonicalMIMEHeaderKey(h.Name), value: value}, nil
+}
+
+// reservedHeaders mean something to HTTP itself or to what checks credentials:
+// an identity in one of them would break the request or be taken for the
+// client's. Names are in the spelling of [fold].
+var reservedHeaders = []string{
+	"accept-encoding", "authorization", "connection", "content-encoding", "content-length", "content-type",
+	"cookie", "expect", "host", "keep-alive", "origin", "proxy-authenticate", "proxy-authorization",
+	"proxy-connection", "range", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "via",
+	"www-authenticate", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded",
+}
+
+// checkHeaderName tells why a header of this name may not be owned.
+func checkHeaderName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("the header's name is missing")
+	case !httpguts.ValidHeaderFieldName(name):
+		return fmt.Errorf("%q is not a header name; use letters, digits and hyphens", name)
+	case slices.Contains(reservedHeaders, string(fold(nil, name))):
+		return fmt.Errorf("%s has a meaning of its own in HTTP; use another name, such as X-%s", name, name)
+	default:
+		return nil
+	}
+}
+
+// headerSet is all headers that an admitted request gets.
+type headerSet struct {
+	rules  []headerRule
+	status bool // also X-Auth-Status, as the default set does
+}
+
+// defaultHeaders are sent unless the configuration names others.
+func defaultHeaders(tenantHeader string) []Header {
+	headers := []Header{
+		{headerUserID, "{http.auth.user.id}"},
+		{headerUserName, "{http.auth.user.username}"},
+		{headerUserEmail, "{http.auth.user.email}"},
+		{headerUserRoles, "{http.auth.user.roles}"},
+		{headerTenantID, "{http.auth.user.tenant}"},
+		{headerMemberID, "{http.auth.user.member_id}"},
+	}
+	if textproto.CanonicalMIMEHeaderKey(tenantHeader) != headerTenantID {
+		headers = append(headers, Header{tenantHeader, "{http.auth.user.tenant}"})
+	}
+	return headers
+}
+
+// newHeaderSet makes the configured headers ready, the default ones if none
+// are configured and they are not turned off.
+func newHeaderSet(configured []Header, off bool, tenantHeader string) (headerSet, error) {
+	if off {
+		return headerSet{}, nil
+	}
+	set := headerSet{status: len(configured) == 0}
+	if set.status {
+		configured = defaultHeaders(tenantHeader)
+	}
+	seen := make(map[string]bool)
+	for _, header := range configured {
+		rule, err := header.parse()
+		if err != nil {
+			return headerSet{}, err
+		}
+		folded := string(fold(nil, header.Name))
+		if seen[folded] {
+			return headerSet{}, fmt.Errorf("%s is set twice; an upstream could not tell which of the two is meant", header.Name)
+		}
+		seen[folded] = true
+		set.rules = append(set.rules, rule)
+	}
+	return set, nil
+}
+
+// names returns the names of all headers in the set.
+func (s headerSet) names() []string {
+	names := make([]string, 0, len(s.rules))
+	for _, rule := range s.rules {
+		names = append(names, rule.name)
+	}
+	return names
+}
+
+// set gives the request the identity's headers. The owned names have been
+// stripped before. Each request gets values of its own: Caddy's `header`
+// directive edits them in place.
+func (s headerSet) set(header http.Header, repl *caddy.Replacer, id *identity) {
+	values := make([]string, 0, len(s.rules)+1)
+	add := func(name, value string) {
+		if value == "" {
+			return
+		}
+		values = append(values, value)
+		header[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	if id.outcome == outcomeMember {
+		for _, rule := range s.rules {
+			add(rule.name, rule.value.header(repl, id))
+		}
+		if s.status {
+			add(headerAuthStatus, authStatusMember)
+		}
+		return
+	}
+	if s.status {
+		add(headerAuthStatus, authStatusAnonymous)
+	}
+}

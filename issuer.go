@@ -1,0 +1,225 @@
+package keycloakcacheauth
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
+)
+
+// Issuer is a Keycloak realm whose access tokens are accepted.
+type Issuer struct {
+	// The realm's issuer URL, exactly as tokens carry it in `iss`, e.g.
+	// `https://sso.example.com/realms/main`. It is compared byte for byte.
+	// Required. Global placeholders such as `{env.KEYCLOAK_ISSUER}` are
+	// expanded when the configuration is loaded.
+	URL string `json:"url,omitempty"`
+
+	// Where the realm's signing keys are. By default the URL is taken from the
+	// realm's discovery document, `<issuer>/.well-known/openid-configuration`.
+	JWKSURL string `json:"jwks_url,omitempty"`
+
+	// The base URL of the realm as this server reaches it, if that is not the
+	// issuer's, e.g. `http://keycloak:8080/realms/main`. The discovery document
+	// is read from there. It must still name the issuer above; scheme, host
+	// and port of the key set's address in it are replaced by this URL's.
+	BackchannelURL string `json:"backchannel_url,omitempty"`
+
+	// The certificate authorities that Keycloak's certificate is checked
+	// against, as a Caddy `tls.ca_pool.source` module. Default: the system's.
+	TrustPoolRaw json.RawMessage `json:"trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
+
+	// A certificate, and below its key, with which this server shows who it is
+	// to Keycloak (mutual TLS): paths of PEM files. Both or none.
+	ClientCertificateFile string `json:"client_certificate_file,omitempty"`
+
+	// The path of the client certificate's private key, a PEM file.
+	ClientKeyFile string `json:"client_key_file,omitempty"`
+
+	// Allows plain `http://` to hosts other than loopback. Whoever can change
+	// the traffic to Keycloak can then make keys, and so tokens, of their own.
+	InsecureHTTP bool `json:"insecure_http,omitempty"`
+}
+
+// keyFetchTimeout bounds one request to Keycloak.
+const keyFetchTimeout = 5 * time.Second
+
+// keySets holds the key sets of all configurations, so that a reload with
+// unchanged settings keeps the keys.
+var keySets = shared.NewPool[*keySet]()
+
+// keySet is a realm's keys and the client that fetches them.
+type keySet struct {
+	*token.KeySet
+	transport *http.Transport
+}
+
+// Destruct implements [caddy.Destructor].
+func (k *keySet) Destruct() error {
+	k.Close()
+	k.transport.CloseIdleConnections()
+	return nil
+}
+
+// expand replaces the global placeholders of the issuer's settings. The
+// configuration itself stays as it is, for it is shown to whoever may see it.
+func (i Issuer) expand(repl *caddy.Replacer) (Issuer, error) {
+	for name, value := range map[string]*string{
+		"issuer": &i.URL, "jwks_url": &i.JWKSURL, "backchannel_url": &i.BackchannelURL,
+		"client_certificate": &i.ClientCertificateFile, "client_key": &i.ClientKeyFile,
+	} {
+		expanded, err := repl.ReplaceOrErr(*value, true, true)
+		if err != nil {
+			return Issuer{}, fmt.Errorf("%s: %w", name, err)
+		}
+		*value = expanded
+	}
+	return i, nil
+}
+
+// check tells what is wrong with the settings, once they are expanded.
+func (i Issuer) check() error {
+	if i.URL == "" {
+		return errors.New("issuer: the realm's URL is missing; give it as tokens carry it in `iss`, such as https://sso.example.com/realms/main")
+	}
+	for _, setting := range []struct{ name, url string }{
+		{"issuer", i.URL}, {"jwks_url", i.JWKSURL}, {"backchannel_url", i.BackchannelURL},
+	} {
+		if setting.url == "" {
+			continue
+		}
+		if err := checkURL(setting.url, i.InsecureHTTP); err != nil {
+			return fmt.Errorf("%s: %w", setting.name, err)
+		}
+	}
+	if i.JWKSURL != "" && i.BackchannelURL != "" {
+		return errors.New("jwks_url and backchannel_url exclude each other: with jwks_url nothing is discovered")
+	}
+	if (i.ClientCertificateFile == "") != (i.ClientKeyFile == "") {
+		return errors.New("client_certificate needs two arguments: the certificate's file and its key's")
+	}
+	return nil
+}
+
+// checkURL tells why nothing should be fetched from a URL. It does not repeat
+// the URL, which may hold a password.
+func checkURL(text string, insecureHTTP bool) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil, u.Host == "", u.Scheme != "https" && u.Scheme != "http":
+		return errors.New("not an absolute https:// URL")
+	case u.User != nil:
+		return errors.New("the URL holds a user name or password; leave them out")
+	case u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+		return errors.New("the URL has a query or a fragment; leave them out")
+	case u.Scheme == "http" && !insecureHTTP && !isLoopback(u.Hostname()):
+		return errors.New("http:// is only accepted for loopback addresses; use https://, or add insecure_http if the network is trusted")
+	default:
+		return nil
+	}
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+// keySetSettings is everything that makes one key set different from another.
+type keySetSettings struct {
+	Issuer             Issuer
+	Certificate, Key   []byte
+	TrustedAuthorities [][]byte
+}
+
+// acquireKeys returns the realm's key set and a function that gives it back.
+// Nothing is fetched yet. The settings are expanded.
+func (i Issuer) acquireKeys(ctx caddy.Context) (*keySet, func() error, error) {
+	settings := keySetSettings{Issuer: i}
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
+
+	if i.TrustPoolRaw != nil {
+		mod, err := ctx.LoadModule(&i, "TrustPoolRaw")
+		if err != nil {
+			return nil, nil, fmt.Errorf("trust_pool: %w", err)
+		}
+		authority, ok := mod.(caddytls.CA)
+		if !ok {
+			return nil, nil, fmt.Errorf("trust_pool: %T is no source of certificate authorities", mod)
+		}
+		tlsConfig.RootCAs = authority.CertPool()
+		settings.TrustedAuthorities = certificatesOf(authority)
+	}
+	if i.ClientCertificateFile != "" {
+		var err error
+		if settings.Certificate, err = os.ReadFile(i.ClientCertificateFile); err != nil {
+			return nil, nil, fmt.Errorf("client_certificate: %w", err)
+		}
+		if settings.Key, err = os.ReadFile(i.ClientKeyFile); err != nil {
+			return nil, nil, fmt.Errorf("client_certificate: %w", err)
+		}
+		pair, err := tls.X509KeyPair(settings.Certificate, settings.Key)
+		if err != nil {
+			return nil, nil, fmt.Errorf("client_certificate: %w", err)
+		}
+		tlsConfig.Certificates = []tls.Certificate{pair}
+	}
+
+	return keySets.Acquire(settings, func() (*keySet, error) {
+		transport := &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           (&net.Dialer{Timeout: keyFetchTimeout}).DialContext,
+			TLSClientConfig:       tlsConfig,
+			TLSHandshakeTimeout:   keyFetchTimeout,
+			ResponseHeaderTimeout: keyFetchTimeout,
+			ForceAttemptHTTP2:     true,
+			MaxIdleConns:          2,
+			IdleConnTimeout:       time.Minute,
+		}
+		keys, err := token.NewKeySet(token.KeySetConfig{
+			Issuer:         i.URL,
+			JWKSURL:        i.JWKSURL,
+			BackchannelURL: i.BackchannelURL,
+			Client:         &http.Client{Transport: transport},
+			Timeout:        keyFetchTimeout,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &keySet{KeySet: keys, transport: transport}, nil
+	})
+}
+
+// certificatesOf returns what tells one pool of authorities from another, where
+// the pool can say: a changed file under the same name then makes new clients.
+func certificatesOf(authority caddytls.CA) [][]byte {
+	provider, ok := authority.(caddytls.CertificateProvider)
+	if !ok {
+		return nil
+	}
+	var raw [][]byte
+	for _, certificate := range provider.Certificates() {
+		raw = append(raw, certificate.Raw)
+	}
+	return raw
+}
+
+// hasPlaceholder tells whether the settings can only be checked once they are
+// expanded.
+func (i Issuer) hasPlaceholder() bool {
+	return hasPlaceholder(i.URL) || hasPlaceholder(i.JWKSURL) || hasPlaceholder(i.BackchannelURL)
+}

@@ -1,0 +1,128 @@
+package keycloakcacheauth
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the module's collectors on Caddy's registry of one
+// configuration. Every label has a small, closed set of values: nothing of a
+// request becomes one.
+type metrics struct {
+	requests   *prometheus.CounterVec
+	lookups    *prometheus.CounterVec
+	mismatches *prometheus.CounterVec
+	resolver   *prometheus.HistogramVec
+	redis      *prometheus.HistogramVec
+	redisFails *prometheus.CounterVec
+	keyFetches *prometheus.HistogramVec
+
+	// The counters that every request needs, looked up once.
+	byOutcome map[outcome]prometheus.Counter
+}
+
+// outcomesOnHotPath are counted without a look-up of their label.
+var outcomesOnHotPath = []outcome{
+	outcomeMember, outcomeAnonymous, outcomePreflight, outcomeStripped, outcomeMissingToken,
+}
+
+// Results of a resolver call.
+const (
+	resolverFound   = "found"
+	resolverUnknown = "unknown"
+	resolverTimeout = "timeout"
+	resolverError   = "error"
+)
+
+// newMetrics registers the collectors on reg, which lives as long as one
+// configuration. A second handler of the same configuration counts into the
+// first one's collectors.
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	const namespace, subsystem = "caddy", "keycloak_cache_auth"
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: name, Help: help,
+		}, labels)
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: name, Help: help,
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, labels)
+	}
+	m := &metrics{
+		requests:   counter("requests_total", "Requests by how they were decided.", "outcome"),
+		lookups:    counter("lookups_total", "Look-ups of members by cache level and result.", "level", "result"),
+		mismatches: counter("member_mismatches_total", "Members that did not fit the request, by where they came from.", "source", "reason"),
+		resolver:   histogram("resolver_duration_seconds", "Time that resolver calls took, by result.", "result"),
+		redis:      histogram("redis_duration_seconds", "Time that Redis commands took, failed ones too.", "operation"),
+		redisFails: counter("redis_errors_total", "Redis commands that failed.", "operation"),
+		keyFetches: histogram("key_fetch_duration_seconds", "Time that fetches of signing keys took, by result.", "result"),
+	}
+	err := errors.Join(
+		register(reg, &m.requests), register(reg, &m.lookups), register(reg, &m.mismatches),
+		register(reg, &m.resolver), register(reg, &m.redis), register(reg, &m.redisFails),
+		register(reg, &m.keyFetches),
+	)
+	m.byOutcome = make(map[outcome]prometheus.Counter, len(outcomesOnHotPath))
+	for _, o := range outcomesOnHotPath {
+		m.byOutcome[o] = m.requests.WithLabelValues(string(o))
+	}
+	return m, err
+}
+
+// register adds *c to reg. If its equal is there already, *c becomes that one,
+// so that both count together; a clash with somebody else's metric is an error.
+func register[C prometheus.Collector](reg prometheus.Registerer, c *C) error {
+	err := reg.Register(*c)
+	if known := (prometheus.AlreadyRegisteredError{}); errors.As(err, &known) {
+		if theirs, ok := known.ExistingCollector.(C); ok {
+			*c = theirs
+			return nil
+		}
+	}
+	return err
+}
+
+// decided counts a request.
+func (m *metrics) decided(o outcome) {
+	if c, ok := m.byOutcome[o]; ok {
+		c.Inc()
+		return
+	}
+	m.requests.WithLabelValues(string(o)).Inc()
+}
+
+// mismatch counts a member that was not the one asked for.
+func (m *metrics) mismatch(from source, why outcome) {
+	m.mismatches.WithLabelValues(string(from), string(why)).Inc()
+}
+
+// lookup counts a look-up in one level of the cache.
+func (m *metrics) lookup(level, result string) {
+	m.lookups.WithLabelValues(level, result).Inc()
+}
+
+// resolved records a resolver call.
+func (m *metrics) resolved(result string, took time.Duration) {
+	m.resolver.WithLabelValues(result).Observe(took.Seconds())
+}
+
+// redisCommand records a Redis command.
+func (m *metrics) redisCommand(operation string, took time.Duration, err error) {
+	m.redis.WithLabelValues(operation).Observe(took.Seconds())
+	if err != nil {
+		m.redisFails.WithLabelValues(operation).Inc()
+	}
+}
+
+// keysFetched records a fetch of signing keys.
+func (m *metrics) keysFetched(took time.Duration, err error) {
+	result := "ok"
+	if err != nil {
+		result = "error"
+	}
+	m.keyFetches.WithLabelValues(result).Observe(took.Seconds())
+}

@@ -1,0 +1,435 @@
+// Package keycloakcacheauth is a Caddy module that lets requests through to a
+// multi-tenant application if their Keycloak access token belongs to a member
+// of the tenant they are for. See [Handler].
+package keycloakcacheauth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
+
+	// the resolvers that come with the module
+	_ "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/sql"
+	_ "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/static"
+)
+
+func init() {
+	caddy.RegisterModule(Handler{})
+}
+
+// Handler lets a request through if it carries a valid Keycloak access token
+// of a user who is an active member of the tenant the request is for. What
+// comes next gets that user as placeholders and as request headers that no
+// client can forge.
+//
+// For each request it
+//
+//  1. deletes every header it owns, in any spelling, from what the client sent;
+//  2. verifies the bearer token with the realm's published keys;
+//  3. works out the tenant, from the header `X-Tenant-ID` by default;
+//  4. finds the member, the application's own record of the user in the
+//     tenant: in memory, else in Redis, else by asking a resolver;
+//  5. checks the member, cached or not: its `kc_id` is the token's `sub`, its
+//     tenant is the request's, and it is active;
+//  6. sets placeholders and headers, and calls the next handler.
+//
+// Every refusal is an error, so `handle_errors` routes apply:
+//
+// Situation | Answer
+// ----------|-------
+// no credential, or another scheme than Bearer | 401, `WWW-Authenticate: Bearer`
+// a malformed bearer credential, or several credentials | 400, `error="invalid_request"`
+// a token that is not acceptable, for whatever reason | 401, `error="invalid_token"`
+// the tenant is missing or malformed | 400
+// not a member of the tenant, or not an active one | 403
+// keys or resolver cannot answer, and nothing is cached | 503 with `Retry-After`
+//
+// These placeholders are set. One about which nothing is known is empty.
+// Lists are joined by commas, with `%`, commas and control characters in their
+// items percent-encoded.
+//
+// Placeholder | Description
+// ------------|------------
+// `{http.auth.user.id}` | The user's Keycloak id, the token's `sub`
+// `{http.auth.user.tenant}` | The tenant
+// `{http.auth.user.member_id}` | The application's own id of the member
+// `{http.auth.user.roles}` | The member's roles: its attribute `roles`
+// `{http.auth.user.member.*}` | Any attribute of the member, by its name
+// `{http.auth.user.username}` | The token's `preferred_username`
+// `{http.auth.user.name}` | The token's `name`
+// `{http.auth.user.email}` | The token's `email`, if `email_verified` is true
+// `{http.auth.user.email_unverified}` | The token's `email`, verified or not
+// `{http.auth.user.realm_roles}` | The token's `realm_access.roles`
+// `{http.auth.user.groups}` | The token's `groups`
+// `{http.auth.user.scope}` | The token's `scope`
+// `{http.auth.user.claims.*}` | Any claim of the token, by its name or dotted path
+// `{http.auth.user.anonymous}` | `true` for a request let through without a user, else `false`
+// `{http.keycloak_cache_auth.cache}` | Where the member was found: `memory`, `redis`, `resolver`, or `none`
+// `{http.keycloak_cache_auth.age}` | How many seconds ago the member was resolved
+// `{http.keycloak_cache_auth.reason}` | How the request was decided, e.g. `member`, `expired` or `not_a_member`
+// `{http.keycloak_cache_auth.requested_tenant}` | The tenant that the request names; well-formed, but not proven to be the user's
+//
+// A request that matches no matcher of the handler passes it by with whatever
+// headers the client sent. Use `strip_only` on routes that need no login.
+type Handler struct {
+	// The realms whose tokens are accepted. One is required.
+	Issuers []*Issuer `json:"issuers,omitempty"`
+
+	// The audiences of which a token must name one in `aud`. Required, unless
+	// `audience_off` is set: without an audience a token that was made for any
+	// other service of the realm would be accepted. Keycloak names your service
+	// in `aud` once an audience mapper says so.
+	Audiences []string `json:"audiences,omitempty"`
+
+	// Accepts tokens whatever their `aud`.
+	AudienceOff bool `json:"audience_off,omitempty"`
+
+	// The algorithms a token may be signed with: `RS256`, `PS256`, `ES256` and
+	// `EdDSA` by default; also `RS384`, `RS512`, `PS384`, `PS512`, `ES384` and
+	// `ES512`.
+	Algorithms []string `json:"algorithms,omitempty"`
+
+	// How far the clocks of Keycloak and this server may be apart, at most
+	// 60s. Default: 10s.
+	Leeway *caddy.Duration `json:"leeway,omitempty"`
+
+	// Lets requests without a token through as anonymous. A token that is not
+	// acceptable is refused all the same.
+	Optional bool `json:"optional,omitempty"`
+
+	// What becomes of CORS preflights (`OPTIONS` with `Origin` and
+	// `Access-Control-Request-Method`), which never carry a token:
+	// `authenticate` (the default) treats them as any other request, `pass` lets
+	// them through as anonymous.
+	Preflight string `json:"preflight,omitempty"`
+
+	// Deletes the owned headers from the request and does nothing else: for
+	// routes that need no login. Goes with `tenant_header` and `headers` only,
+	// which name what is owned.
+	StripOnly bool `json:"strip_only,omitempty"`
+
+	// The request header that names the tenant. Default: `X-Tenant-ID`.
+	TenantHeader string `json:"tenant_header,omitempty"`
+
+	// What names the tenant instead of a header: a placeholder, such as
+	// `{http.request.host.labels.2}`, or text with placeholders in it.
+	Tenant string `json:"tenant,omitempty"`
+
+	// The tenant of requests that name none. By default they are refused.
+	TenantDefault string `json:"tenant_default,omitempty"`
+
+	// A regular expression (https://pkg.go.dev/regexp/syntax) that the whole
+	// name of a tenant must match. Default: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
+	// Whatever it says, a tenant has at most 63 bytes and holds no colon,
+	// comma, brace, space, control or non-ASCII character.
+	TenantPattern string `json:"tenant_pattern,omitempty"`
+
+	// How old a cached member may be before it is resolved again. Thus also the
+	// longest time that a change of a member may go unnoticed. Default: 60s.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+
+	// The cache in this process.
+	Memory Memory `json:"memory,omitzero"`
+
+	// The cache that several nodes share. At most one; default: none.
+	Stores []*Store `json:"stores,omitempty"`
+
+	// Where a member that is in no cache is looked up. The next is asked only
+	// when the one before says that it does not know the user, never when it
+	// failed. At least one is required.
+	ResolversRaw []json.RawMessage `json:"resolvers,omitempty" caddy:"namespace=http.handlers.keycloak_cache_auth.resolvers inline_key=resolver"`
+
+	// The most time that the resolvers may take together. Default: 2s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// The headers that tell the upstream who the user is, instead of the
+	// default ones: `X-User-ID`, `X-User-Name`, `X-User-Email` (if verified),
+	// `X-User-Roles`, `X-Tenant-ID` (and the tenant header, if that is another),
+	// `X-Member-ID` and `X-Auth-Status`. The default names are owned, and thus
+	// deleted, in any case.
+	Headers []Header `json:"headers,omitempty"`
+
+	// Sends no identity headers. The default names are deleted all the same.
+	HeadersOff bool `json:"headers_off,omitempty"`
+
+	// Does not pass the token on to what comes next.
+	StripToken bool `json:"strip_token,omitempty"`
+
+	owned    ownedHeaders
+	headers  headerSet
+	tenant   tenantRule
+	verifier *token.Verifier
+	members  *finder
+	metrics  *metrics
+	logger   *zap.Logger
+	releases []func() error // what Cleanup gives back
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.keycloak_cache_auth",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision prepares the handler. It does no network I/O: `caddy validate`
+// provisions too, and Keycloak may well be a site of this very Caddy.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = sampled(ctx.Logger())
+	var err error
+	if h.metrics, err = newMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	if err := h.check(); err != nil {
+		return err
+	}
+	if h.headers, err = newHeaderSet(h.Headers, h.HeadersOff, h.tenantHeader()); err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	h.owned = newOwnedHeaders(append(h.headers.names(), h.tenantHeader())...)
+	if h.StripOnly {
+		return nil
+	}
+	if h.tenant, err = newTenantRule(h.tenantHeader(), h.Tenant, h.TenantDefault, h.TenantPattern); err != nil {
+		return err
+	}
+	repl := caddy.NewReplacer()
+	if err := h.provisionVerifier(ctx, repl); err != nil {
+		return err
+	}
+	return h.provisionMembers(ctx, repl)
+}
+
+// provisionVerifier gets the issuer's keys and what decides on tokens.
+func (h *Handler) provisionVerifier(ctx caddy.Context, repl *caddy.Replacer) error {
+	issuer, err := h.Issuers[0].expand(repl)
+	if err != nil {
+		return err
+	}
+	if err := issuer.check(); err != nil {
+		return err
+	}
+	audiences, err := expandAll(repl, h.Audiences)
+	if err != nil {
+		return fmt.Errorf("audience: %w", err)
+	}
+	keys, release, err := issuer.acquireKeys(ctx)
+	if err != nil {
+		return err
+	}
+	h.releases = append(h.releases, release)
+	h.verifier, err = token.New(token.Config{
+		Issuer:     issuer.URL,
+		Keys:       keys.KeySet,
+		Audiences:  audiences,
+		Algorithms: h.Algorithms,
+		Leeway:     h.leeway(),
+		MaxSize:    maxTokenSize,
+		Observer:   keyObserver{h.metrics, h.logger},
+	})
+	return err
+}
+
+// provisionMembers loads the resolvers and opens the cache before them.
+func (h *Handler) provisionMembers(ctx caddy.Context, repl *caddy.Replacer) error {
+	mods, err := ctx.LoadModule(h, "ResolversRaw")
+	if err != nil {
+		return fmt.Errorf("loading resolver: %w", err)
+	}
+	var resolvers []member.Resolver
+	for _, mod := range mods.([]any) {
+		resolver, ok := mod.(member.Resolver)
+		if !ok {
+			return fmt.Errorf("resolver: %T does not implement member.Resolver", mod)
+		}
+		resolvers = append(resolvers, resolver)
+	}
+
+	shared := Store{URL: memoryURL}
+	if len(h.Stores) > 0 {
+		shared = *h.Stores[0]
+	}
+	if shared.URL, err = repl.ReplaceOrErr(shared.URL, true, true); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := shared.check(); err != nil {
+		return err
+	}
+	keys, err := newKeys(shared, resolvers)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	cache, release, err := acquireStore(h.Memory, shared)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	h.releases = append(h.releases, release)
+	h.members = &finder{
+		store:     cache,
+		keys:      keys,
+		resolvers: resolvers,
+		ttl:       orDefault(h.TTL, defaultTTL),
+		timeout:   orDefault(h.Timeout, defaultTimeout),
+		metrics:   h.metrics,
+		logger:    h.logger,
+		now:       time.Now,
+	}
+	return nil
+}
+
+// Cleanup gives back what Provision took, also where that failed half-way.
+// Requests may still be under way, so nothing they use is touched.
+func (h *Handler) Cleanup() error {
+	var errs []error
+	for _, release := range h.releases {
+		errs = append(errs, release())
+	}
+	return errors.Join(errs...)
+}
+
+// ServeHTTP implements [caddyhttp.MiddlewareHandler].
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if h.StripOnly {
+		h.owned.strip(r)
+		identityOf(repl).outcome = outcomeStripped
+		h.metrics.decided(outcomeStripped)
+		return next.ServeHTTP(w, r)
+	}
+
+	// both are read before the strip, to which the tenant header falls victim
+	shown := takeCredential(r.Header, maxTokenSize)
+	claimed := h.tenant.take(r, repl)
+	h.owned.strip(r)
+	if h.StripToken && shown.token != "" {
+		delete(r.Header, "Authorization")
+	}
+
+	id := identityOf(repl)
+	decided, err := h.decide(r, repl, shown, claimed, id)
+	h.metrics.decided(decided)
+	switch decided {
+	case outcomeMember, outcomeAnonymous, outcomePreflight:
+		id.outcome = decided
+		h.headers.set(r.Header, repl, id)
+		h.logAdmitted(id)
+		return next.ServeHTTP(w, r)
+	default:
+		h.logRefused(decided, id, err)
+		*id = identity{source: sourceNone, outcome: decided, requestedTenant: id.requestedTenant}
+		return decided.refusal(w.Header())
+	}
+}
+
+// decide fills id in and returns how the request is decided. The error, if
+// any, is why a token was refused; it is for the log.
+func (h *Handler) decide(r *http.Request, repl *caddy.Replacer, shown credential, claimed claimedTenant, id *identity) (outcome, error) {
+	id.requestedTenant = claimed.name
+	switch {
+	case h.Preflight == preflightPass && isPreflight(r):
+		return outcomePreflight, nil
+	case h.Optional && shown.fault == outcomeMissingToken:
+		return outcomeAnonymous, nil
+	case shown.fault != "":
+		return shown.fault, nil
+	}
+
+	tok, err := h.verifier.Verify(r.Context(), shown.token)
+	if err != nil {
+		return outcomeOfToken(err), err
+	}
+	id.token = tok
+
+	claimed = h.tenant.fromToken(claimed, repl, id)
+	if claimed.fault != "" {
+		return claimed.fault, nil
+	}
+	id.requestedTenant = claimed.name
+
+	member, refused := h.members.find(r.Context(), tok, claimed.name)
+	if refused != "" {
+		return refused, nil
+	}
+	id.tenant, id.member, id.source, id.loadedAt = claimed.name, member.member, member.source, member.loadedAt
+	return outcomeMember, nil
+}
+
+func (h *Handler) logAdmitted(id *identity) {
+	c := h.logger.Check(zapcore.DebugLevel, "request admitted")
+	if c == nil {
+		return
+	}
+	fields := []zap.Field{zap.String("outcome", string(id.outcome)), zap.String("cache", string(id.source))}
+	if id.member != nil {
+		fields = append(fields, zap.String("tenant", id.tenant),
+			zap.String("kc_id", id.token.Subject), zap.String("member_id", id.member.ID))
+	}
+	c.Write(fields...)
+}
+
+func (h *Handler) logRefused(decided outcome, id *identity, err error) {
+	c := h.logger.Check(zapcore.DebugLevel, "request refused")
+	if c == nil {
+		return
+	}
+	fields := []zap.Field{zap.String("reason", string(decided)), zap.String("requested_tenant", id.requestedTenant)}
+	if id.token != nil {
+		fields = append(fields, zap.String("kc_id", id.token.Subject))
+	}
+	var verdict *token.Error
+	if errors.As(err, &verdict) && verdict.Hint != "" {
+		fields = append(fields, zap.String("hint", verdict.Hint))
+	}
+	if err != nil {
+		fields = append(fields, zap.Error(err))
+	}
+	c.Write(fields...)
+}
+
+// sampled bounds how often each message is logged: a poisoned cache or a broken
+// query fails each request in the same way.
+func sampled(logger *zap.Logger) *zap.Logger {
+	const perSecond = 10
+	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, perSecond, 0)
+	}))
+}
+
+// keyObserver carries what a shared key set sees to the configuration whose
+// request made it look: its metrics and its log.
+type keyObserver struct {
+	metrics *metrics
+	logger  *zap.Logger
+}
+
+// KeysFetched implements [token.Observer]: one line per change of state.
+func (o keyObserver) KeysFetched(fetch token.KeyFetch) {
+	o.metrics.keysFetched(fetch.Duration, fetch.Err)
+	switch {
+	case !fetch.Changed:
+	case fetch.Err != nil:
+		o.logger.Error("signing keys cannot be fetched; tokens are verified with the keys known so far, if any",
+			zap.String("issuer", fetch.Issuer), zap.Error(fetch.Err))
+	default:
+		o.logger.Info("signing keys fetched",
+			zap.String("issuer", fetch.Issuer), zap.Int("keys", fetch.Keys), zap.Int("skipped", fetch.Skipped))
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,106 @@
+package keycloakcacheauth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
+)
+
+// The whole policy of what a refused client is told.
+func TestAnswers(t *testing.T) {
+	const (
+		bare           = `Bearer`
+		invalidRequest = `Bearer error="invalid_request"`
+		invalidToken   = `Bearer error="invalid_token"`
+	)
+	for o, want := range map[outcome]struct {
+		status     int
+		challenge  string
+		retryAfter string
+	}{
+		outcomeMissingToken:                    {401, bare, ""},
+		outcomeMalformedAuthorization:          {400, invalidRequest, ""},
+		outcomeMultipleCredentials:             {400, invalidRequest, ""},
+		outcomeTenantMissing:                   {400, "", ""},
+		outcomeTenantInvalid:                   {400, "", ""},
+		outcomeNotAMember:                      {403, "", ""},
+		outcomeMemberInactive:                  {403, "", ""},
+		outcomeKCIDMismatch:                    {403, "", ""},
+		outcomeTenantMismatch:                  {403, "", ""},
+		outcomeIssuerOfMember:                  {403, "", ""},
+		outcomeKeysUnavailable:                 {503, "", "5"},
+		outcomeResolverTimeout:                 {503, "", "5"},
+		outcomeResolverError:                   {503, "", "5"},
+		outcomeResolverAmbiguous:               {503, "", "5"},
+		outcomeClientGone:                      {499, "", ""},
+		outcome(token.ReasonTooLarge):          {401, invalidToken, ""},
+		outcome(token.ReasonMalformed):         {401, invalidToken, ""},
+		outcome(token.ReasonAlgorithm):         {401, invalidToken, ""},
+		outcome(token.ReasonAmbiguous):         {401, invalidToken, ""},
+		outcome(token.ReasonIssuer):            {401, invalidToken, ""},
+		outcome(token.ReasonBound):             {401, invalidToken, ""},
+		outcome(token.ReasonTokenType):         {401, invalidToken, ""},
+		outcome(token.ReasonHeaderType):        {401, invalidToken, ""},
+		outcome(token.ReasonExpired):           {401, invalidToken, ""},
+		outcome(token.ReasonUnknownKey):        {401, invalidToken, ""},
+		outcome(token.ReasonSignature):         {401, invalidToken, ""},
+		outcome(token.ReasonMissingClaim):      {401, invalidToken, ""},
+		outcome(token.ReasonClaimType):         {401, invalidToken, ""},
+		outcome(token.ReasonNotYetValid):       {401, invalidToken, ""},
+		outcome(token.ReasonIssuedInFuture):    {401, invalidToken, ""},
+		outcome(token.ReasonLifetime):          {401, invalidToken, ""},
+		outcome(token.ReasonAudience):          {401, invalidToken, ""},
+		outcome(token.ReasonAuthorizedParty):   {401, invalidToken, ""},
+		outcome("something nobody thought of"): {401, invalidToken, ""},
+	} {
+		t.Run(string(o), func(t *testing.T) {
+			header := make(http.Header)
+			err := o.refusal(header)
+			// not errors.As: a wrapped one would leave {http.error.*} empty
+			refusal, ok := err.(caddyhttp.HandlerError) //nolint:errorlint
+			if !ok {
+				t.Fatalf("got %T, want an unwrapped HandlerError", err)
+			}
+			if refusal.StatusCode != want.status {
+				t.Errorf("status %d, want %d", refusal.StatusCode, want.status)
+			}
+			if got := header.Get("WWW-Authenticate"); got != want.challenge {
+				t.Errorf("challenge %q, want %q", got, want.challenge)
+			}
+			if got := header.Get("Retry-After"); got != want.retryAfter {
+				t.Errorf("Retry-After %q, want %q", got, want.retryAfter)
+			}
+			if got := header.Get("Cache-Control"); got != "no-store" {
+				t.Errorf("Cache-Control %q, want no-store", got)
+			}
+			if strings.Contains(refusal.Err.Error(), string(o)) {
+				t.Errorf("the client could be told the reason: %q", refusal.Err)
+			}
+		})
+	}
+}
+
+func TestOutcomeOfToken(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want outcome
+	}{
+		"a verdict":                 {&token.Error{Reason: token.ReasonExpired}, outcome(token.ReasonExpired)},
+		"no keys":                   {&token.Error{Reason: token.ReasonKeysUnavailable, Err: context.Canceled}, outcomeKeysUnavailable},
+		"the client went away":      {context.Canceled, outcomeClientGone},
+		"the request took too long": {context.DeadlineExceeded, outcomeKeysUnavailable},
+		"neither verdict nor cause": {errors.New("?"), outcomeKeysUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := outcomeOfToken(tc.err); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}

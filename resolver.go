@@ -1,0 +1,272 @@
+package keycloakcacheauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/store"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
+)
+
+// finder finds the member a request is for: in memory, else in Redis, else by
+// asking the resolvers. Whatever the way, the member is checked against the
+// request before it is used.
+type finder struct {
+	store     *memberStore
+	keys      *store.Keys
+	resolvers []member.Resolver
+	ttl       time.Duration // how old a cached member may be
+	timeout   time.Duration // for the resolvers together
+	metrics   *metrics
+	logger    *zap.Logger
+	now       func() time.Time
+
+	// resolversDown is whether the last call of the resolvers failed, so that
+	// each change is logged once.
+	resolversDown atomic.Bool
+}
+
+// found is a member that fits the request, and where it came from.
+type found struct {
+	member   *member.Member
+	source   source
+	loadedAt time.Time
+}
+
+// find returns the member that the token's user is in the tenant, or the
+// outcome that refuses the request.
+func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (found, outcome) {
+	key := f.keys.Member(tenant, tok.Issuer, tok.Subject)
+	want := store.Want{Tenant: tenant, Issuer: tok.Issuer, KCID: tok.Subject, TTL: f.ttl}
+
+	entry, result := f.store.Memory(key, want)
+	f.metrics.lookup(store.Memory.String(), result.String())
+	switch result {
+	case store.Hit:
+		why := checkMember(entry.Member, want)
+		if why == "" {
+			return found{entry.Member, sourceMemory, entry.LoadedAt}, ""
+		}
+		f.dropWrong(ctx, key, sourceMemory, why, want)
+	case store.Mismatch:
+		f.dropWrong(ctx, key, sourceMemory, outcomeKCIDMismatch, want)
+	}
+	return f.join(ctx, key, want)
+}
+
+// checkMember tells why a member is not the one who may use the tenant, "" if
+// it is. It is the one place that decides this, for cached and for resolved
+// members alike. Comparison is by bytes, whatever the source compared by.
+func checkMember(m *member.Member, want store.Want) outcome {
+	switch {
+	case m.KCID != want.KCID:
+		return outcomeKCIDMismatch
+	case m.Tenant != want.Tenant:
+		return outcomeTenantMismatch
+	case m.Issuer != "" && m.Issuer != want.Issuer:
+		return outcomeIssuerOfMember
+	case !m.Active:
+		return outcomeMemberInactive
+	default:
+		return ""
+	}
+}
+
+// sourceOfLevel names the place of a cached entry.
+func sourceOfLevel(level store.Level) source {
+	switch level {
+	case store.Memory:
+		return sourceMemory
+	case store.Redis:
+		return sourceRedis
+	default:
+		return sourceNone
+	}
+}
+
+// dropWrong forgets a cached member that does not fit the request. That should
+// never be: it means that somebody wrote to the cache who should not have, or
+// that the application's own records changed their user.
+func (f *finder) dropWrong(ctx context.Context, key string, from source, why outcome, want store.Want) {
+	f.reportWrong("cached member does not fit the request; it is dropped and resolved again", from, why, want)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxRedisTimeout)
+	defer cancel()
+	if err := f.store.Delete(ctx, key, f.observer(want)); err != nil {
+		f.logger.Warn("could not drop a cached member everywhere", zap.Error(err))
+	}
+}
+
+func (f *finder) reportWrong(message string, from source, why outcome, want store.Want) {
+	f.metrics.mismatch(from, why)
+	f.logger.Error(message,
+		zap.String("reason", string(why)),
+		zap.String("source", string(from)),
+		zap.String("tenant", want.Tenant),
+		zap.String("kc_id", want.KCID))
+}
+
+// flightResult is what one look-up found for all who wait for it.
+type flightResult struct {
+	found
+	refused outcome
+}
+
+// join waits for the one look-up of this member that is under way on this
+// node, or starts it. A caller that goes away leaves it running for the others.
+func (f *finder) join(ctx context.Context, key string, want store.Want) (found, outcome) {
+	// whoever accepts another age of members may need another answer
+	flight := fmt.Sprintf("%d %s", want.TTL, key)
+	results := f.store.flights.DoChan(flight, func() (result any, err error) {
+		// a panic in here could be recovered by nobody else and would end Caddy
+		defer func() {
+			if p := recover(); p != nil {
+				f.logger.Error("look-up of a member panicked", zap.Any("panic", p), zap.Stack("stack"))
+				result = flightResult{refused: outcomeResolverError}
+			}
+		}()
+		return f.lookUp(context.WithoutCancel(ctx), key, want), nil
+	})
+	select {
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return found{}, outcomeResolverTimeout
+		}
+		return found{}, outcomeClientGone
+	case r := <-results:
+		result := r.Val.(flightResult)
+		return result.found, result.refused
+	}
+}
+
+// lookUp goes through the levels below memory.
+func (f *finder) lookUp(ctx context.Context, key string, want store.Want) flightResult {
+	lookup := f.store.Begin(key, want, f.observer(want))
+	if entry, level := lookup.Get(ctx); entry != nil {
+		why := checkMember(entry.Member, want)
+		if why == "" {
+			return flightResult{found: found{entry.Member, sourceOfLevel(level), entry.LoadedAt}}
+		}
+		f.dropWrong(ctx, key, sourceOfLevel(level), why, want)
+		lookup = f.store.Begin(key, want, f.observer(want)) // what is stored now was loaded after the drop
+	}
+
+	resolved, refused := f.resolve(ctx, want)
+	if refused != "" {
+		return flightResult{refused: refused}
+	}
+	if why := checkMember(resolved, want); why != "" {
+		f.metrics.mismatch(sourceResolver, why)
+		if why != outcomeMemberInactive {
+			f.reportWrong("resolver returned a member that was not asked for; check its query", sourceResolver, why, want)
+		}
+		return flightResult{refused: why}
+	}
+	entry := lookup.Put(ctx, resolved, f.ttl)
+	return flightResult{found: found{resolved, sourceResolver, entry.LoadedAt}}
+}
+
+// resolve asks the resolvers in their order, the next only when the one before
+// certainly does not know the user.
+func (f *finder) resolve(ctx context.Context, want store.Want) (*member.Member, outcome) {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	query := member.Query{Tenant: want.Tenant, Issuer: want.Issuer, KCID: want.KCID}
+
+	for _, resolver := range f.resolvers {
+		started := f.now()
+		m, err := resolver.Resolve(ctx, query)
+		took := f.now().Sub(started)
+		switch {
+		case err == nil && m != nil:
+			f.metrics.resolved(resolverFound, took)
+			f.resolversAnswer()
+			return m, ""
+		case errors.Is(err, member.ErrUnknown):
+			f.metrics.resolved(resolverUnknown, took)
+			f.resolversAnswer()
+		case err == nil:
+			return nil, f.resolversFail(errors.New("resolver returned neither a member nor an error"), took)
+		default:
+			return nil, f.resolversFail(err, took)
+		}
+	}
+	return nil, outcomeNotAMember
+}
+
+func (f *finder) resolversAnswer() {
+	if f.resolversDown.Load() && f.resolversDown.CompareAndSwap(true, false) {
+		f.logger.Info("resolver answers again")
+	}
+}
+
+// resolversFail tells how a failed call refuses the request. An ambiguous
+// answer is one member's trouble, not the resolver's, and is logged as such.
+func (f *finder) resolversFail(err error, took time.Duration) outcome {
+	switch {
+	case errors.Is(err, member.ErrAmbiguous):
+		f.metrics.resolved(resolverError, took)
+		f.logger.Error("resolver found more than one member; make (tenant, kc_id) unique", zap.Error(err))
+		return outcomeResolverAmbiguous
+	case errors.Is(err, context.DeadlineExceeded):
+		f.metrics.resolved(resolverTimeout, took)
+		f.resolversFell(err)
+		return outcomeResolverTimeout
+	default:
+		f.metrics.resolved(resolverError, took)
+		f.resolversFell(err)
+		return outcomeResolverError
+	}
+}
+
+func (f *finder) resolversFell(err error) {
+	if f.resolversDown.CompareAndSwap(false, true) {
+		f.logger.Error("resolver cannot answer; members in no cache get 503 until it does", zap.Error(err))
+	}
+}
+
+// observer returns what carries the store's observations here.
+func (f *finder) observer(want store.Want) store.Observer {
+	return storeObserver{finder: f, want: want}
+}
+
+// storeObserver carries what the shared store sees to the configuration that
+// asked: its metrics and its log.
+type storeObserver struct {
+	finder *finder
+	want   store.Want
+}
+
+// Lookup implements [store.Observer].
+func (o storeObserver) Lookup(level store.Level, result store.Result) {
+	o.finder.metrics.lookup(level.String(), result.String())
+	if result == store.Mismatch {
+		o.finder.reportWrong("cached member does not fit the request; it is dropped and resolved again",
+			sourceOfLevel(level), outcomeKCIDMismatch, o.want)
+	}
+}
+
+// RedisOp implements [store.Observer].
+func (o storeObserver) RedisOp(op store.Op, took time.Duration, err error) {
+	o.finder.metrics.redisCommand(op.String(), took, err)
+}
+
+// RedisState implements [store.Observer]: one line per change of state.
+func (o storeObserver) RedisState(state store.State, err error) {
+	level, message := zapcore.InfoLevel, "redis is up"
+	switch state {
+	case store.ReadOnly:
+		level, message = zapcore.WarnLevel, "redis takes no writes; members found by this node are not shared"
+	case store.Down:
+		level, message = zapcore.WarnLevel, "redis is unavailable; members come from memory and the resolvers"
+	}
+	if c := o.finder.logger.Check(level, message); c != nil {
+		c.Write(zap.String("state", state.String()), zap.Error(err))
+	}
+}

@@ -1,0 +1,180 @@
+package keycloakcacheauth
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// ownedHeaders are the header names that only this module may send to what
+// comes after it, in the spelling of [fold].
+type ownedHeaders map[string]struct{}
+
+// defaultOwned are owned whatever is configured: an upstream that was written
+// for the default names must never see a client's.
+var defaultOwned = []string{
+	headerUserID, headerUserName, headerUserEmail, headerUserRoles,
+	headerTenantID, headerMemberID, headerAuthStatus,
+}
+
+func newOwnedHeaders(names ...string) ownedHeaders {
+	owned := make(ownedHeaders, len(defaultOwned)+len(names))
+	for _, name := range append(names, defaultOwned...) {
+		owned[string(fold(nil, name))] = struct{}{}
+	}
+	return owned
+}
+
+// fold brings all spellings that some upstream takes for the same header to
+// one: CGI, FastCGI and WSGI turn every character that is not a letter or a
+// digit into an underscore, and do not look at case.
+func fold(dst []byte, name string) []byte {
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		case !isAlphanumeric(c):
+			c = '-'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// has tells whether name is an owned header in any spelling.
+func (o ownedHeaders) has(name string) bool {
+	var buf [64]byte // longer names are allocated for; none of the defaults is
+	_, owned := o[string(fold(buf[:0], name))]
+	return owned
+}
+
+// strip deletes every owned header from the request: from its fields, from its
+// trailers and from the tokens of Connection, with which a client could make
+// the proxy behind us remove the fields that we are about to set (RFC 9110
+// section 7.6.1). Caddy does part of this in some versions; identity does not
+// depend on which.
+//
+// Whoever ends the request with an error passes that through
+// [trailerFilter.abandonOn] of what is returned, which may be nil.
+func (o ownedHeaders) strip(r *http.Request) *trailerFilter {
+	for name := range r.Header {
+		if o.has(name) {
+			delete(r.Header, name)
+		}
+	}
+	if fields := r.Header["Connection"]; len(fields) > 0 {
+		o.stripConnection(r.Header, fields)
+	}
+	return o.stripTrailer(r)
+}
+
+// stripConnection removes owned names from the Connection fields and leaves
+// everything else, such as an Upgrade, as it is.
+func (o ownedHeaders) stripConnection(header http.Header, fields []string) {
+	var kept []string
+	found := false
+	for _, field := range fields {
+		for token := range strings.SplitSeq(field, ",") {
+			token = strings.TrimSpace(token)
+			if o.has(token) {
+				found = true
+			} else if token != "" {
+				kept = append(kept, token)
+			}
+		}
+	}
+	switch {
+	case !found:
+	case len(kept) == 0:
+		delete(header, "Connection")
+	default:
+		header["Connection"] = []string{strings.Join(kept, ", ")}
+	}
+}
+
+// stripTrailer replaces the request's trailer map, which net/http fills when
+// the body has been read, by one that only gets what is not owned. It returns
+// what does so, nil for a request that announces no trailer: that one has none
+// for whoever comes next.
+//
+// Deleting the announced names alone would not do: once any trailer is
+// announced, net/http merges all of HTTP/1.1's that arrive into the map,
+// announced or not.
+func (o ownedHeaders) stripTrailer(r *http.Request) *trailerFilter {
+	if r.Trailer == nil {
+		return nil
+	}
+	filter := &trailerFilter{
+		ReadCloser: r.Body,
+		owned:      o,
+		arriving:   r.Trailer,
+		allowed:    make(http.Header, len(r.Trailer)),
+		// in HTTP/2 only what is still in the map when the body ends is filled in
+		merged: r.ProtoMajor != 2,
+	}
+	filter.deleteOwned()
+	for name, values := range filter.arriving {
+		filter.allowed[name] = values
+	}
+	r.Trailer = filter.allowed
+	if r.Body != nil {
+		r.Body = filter
+	}
+	return filter
+}
+
+// trailerFilter is a body that copies the trailers that are not owned when it
+// ends, which is when their values are known.
+type trailerFilter struct {
+	io.ReadCloser
+	owned   ownedHeaders
+	allowed http.Header
+	merged  bool // whether trailers may arrive that are not in the map yet
+
+	mu       sync.Mutex // a transport may still read when its request has failed
+	arriving http.Header
+}
+
+func (t *trailerFilter) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	if err != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for name, values := range t.arriving {
+			if !t.owned.has(name) {
+				t.allowed[name] = values
+			}
+		}
+	}
+	return n, err
+}
+
+func (t *trailerFilter) deleteOwned() {
+	for name := range t.arriving {
+		if t.owned.has(name) {
+			delete(t.arriving, name)
+		}
+	}
+}
+
+// abandonOn returns err. If there is one, error routes come next, and what they
+// get may be another copy of the request than the one that has been stripped:
+// handlers such as forward_auth and tracing hand on a copy. It shares the
+// fields with ours, but has the map of all trailers, and the body that fills
+// it. Nothing can come between these two in HTTP/1.1, so there such a body ends
+// here: what reads on gets an error. That concerns requests that announce
+// trailers only.
+func (t *trailerFilter) abandonOn(err error) error {
+	if err == nil || t == nil {
+		return err
+	}
+	if t.merged && t.ReadCloser != nil {
+		_ = t.ReadCloser.Close() // may read on for a while; all that it merges is deleted below
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.deleteOwned()
+	return err
+}

@@ -1,0 +1,83 @@
+package keycloakcacheauth
+
+import (
+	"net/http"
+	"strings"
+)
+
+// credential is what a request shows to be let in, as it came.
+type credential struct {
+	token string
+	// fault is why there is no token to verify, "" if there is one.
+	fault outcome
+}
+
+// takeCredential returns the one bearer token of the request's Authorization
+// field (RFC 6750 section 2.1; RFC 9110 section 11.6.2: the scheme's case does
+// not matter, one or more spaces follow it).
+//
+// Another scheme is no credential for us. Several fields are refused rather
+// than chosen from: what stands behind us might choose another one.
+func takeCredential(header http.Header, maxSize int) credential {
+	fields := header["Authorization"]
+	switch len(fields) {
+	case 0:
+		return credential{fault: outcomeMissingToken}
+	case 1:
+	default:
+		return credential{fault: outcomeMultipleCredentials}
+	}
+
+	const scheme = "Bearer"
+	field := fields[0]
+	if len(field) < len(scheme) || !strings.EqualFold(field[:len(scheme)], scheme) {
+		return credential{fault: outcomeMissingToken}
+	}
+	rest := field[len(scheme):]
+	if rest != "" && isTokenChar(rest[0]) {
+		return credential{fault: outcomeMissingToken} // a longer scheme name: Bearerish
+	}
+	value := strings.TrimLeft(rest, " ")
+	if value == "" || len(value) == len(rest) {
+		return credential{fault: outcomeMalformedAuthorization}
+	}
+	// what is too long is not even looked through; the verifier refuses it
+	if len(value) <= maxSize && !isToken68(value) {
+		return credential{fault: outcomeMalformedAuthorization}
+	}
+	return credential{token: value}
+}
+
+// isToken68 tells whether s has the form of a bearer token: b64token in
+// RFC 6750 section 2.1.
+func isToken68(s string) bool {
+	body := strings.TrimRight(s, "=")
+	if body == "" {
+		return false
+	}
+	for i := range len(body) {
+		c := body[i]
+		if !isAlphanumeric(c) && strings.IndexByte("-._~+/", c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// isTokenChar tells whether c may stand in a token of RFC 9110 section 5.6.2,
+// such as the name of a scheme or of a header field.
+func isTokenChar(c byte) bool {
+	return isAlphanumeric(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// isPreflight tells whether the request is a CORS preflight
+// (https://fetch.spec.whatwg.org/#cors-preflight-request), which never carries
+// a credential.
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions &&
+		len(r.Header["Origin"]) > 0 && len(r.Header["Access-Control-Request-Method"]) > 0
+}
