@@ -88,7 +88,7 @@ func (s Store) check() error {
 		return errors.New("store: the URL's scheme is none of memory, redis and rediss")
 	}
 	if s.Timeout < 0 || time.Duration(s.Timeout) > maxRedisTimeout {
-		return fmt.Errorf("store: timeout %s is not between 1ms and %s", time.Duration(s.Timeout), maxRedisTimeout)
+		return fmt.Errorf("store: timeout %s is negative or more than %s", time.Duration(s.Timeout), maxRedisTimeout)
 	}
 	return nil
 }

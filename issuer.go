@@ -76,15 +76,18 @@ func (k *keySet) Destruct() error {
 // expand replaces the global placeholders of the issuer's settings. The
 // configuration itself stays as it is, for it is shown to whoever may see it.
 func (i Issuer) expand(repl *caddy.Replacer) (Issuer, error) {
-	for name, value := range map[string]*string{
-		"issuer": &i.URL, "jwks_url": &i.JWKSURL, "backchannel_url": &i.BackchannelURL,
-		"client_certificate": &i.ClientCertificateFile, "client_key": &i.ClientKeyFile,
+	for _, setting := range []struct {
+		name  string
+		value *string
+	}{
+		{"issuer", &i.URL}, {"jwks_url", &i.JWKSURL}, {"backchannel_url", &i.BackchannelURL},
+		{"client_certificate", &i.ClientCertificateFile}, {"client_certificate", &i.ClientKeyFile},
 	} {
-		expanded, err := repl.ReplaceOrErr(*value, true, true)
+		expanded, err := repl.ReplaceOrErr(*setting.value, true, true)
 		if err != nil {
-			return Issuer{}, fmt.Errorf("%s: %w", name, err)
+			return Issuer{}, fmt.Errorf("%s: %w", setting.name, err)
 		}
-		*value = expanded
+		*setting.value = expanded
 	}
 	return i, nil
 }
@@ -119,7 +122,7 @@ func checkURL(text string, insecureHTTP bool) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil, u.Host == "", u.Scheme != "https" && u.Scheme != "http":
-		return errors.New("not an absolute https:// URL")
+		return errors.New("not an absolute https:// URL; give one such as https://sso.example.com/realms/main")
 	case u.User != nil:
 		return errors.New("the URL holds a user name or password; leave them out")
 	case u.RawQuery != "", u.ForceQuery, u.Fragment != "":

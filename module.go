@@ -272,7 +272,7 @@ func (h *Handler) provisionMembers(ctx caddy.Context, repl *caddy.Replacer) erro
 	}
 	cache, release, err := acquireStore(h.Memory, shared)
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
+		return err
 	}
 	h.releases = append(h.releases, release)
 	h.members = &finder{

@@ -52,7 +52,7 @@ func checkTenantHeader(name string) error {
 	folded := string(fold(nil, name))
 	for _, owned := range defaultOwned {
 		if owned != headerTenantID && folded == string(fold(nil, owned)) {
-			return fmt.Errorf("%s tells the upstream who the user is and cannot also name the tenant", name)
+			return fmt.Errorf("%s tells the upstream who the user is and cannot also name the tenant; use another name", name)
 		}
 	}
 	return nil

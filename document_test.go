@@ -1,0 +1,121 @@
+package keycloakcacheauth
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+const document = "docs/configuration.md"
+
+func readDocument(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestEveryOptionIsDocumented(t *testing.T) {
+	text := readDocument(t)
+	for _, name := range jsonFields(configTypes...) {
+		if !strings.Contains(text, "`"+name+"`") {
+			t.Errorf("JSON name `%s` is not in %s", name, document)
+		}
+	}
+	// in the tables an option's line begins with it
+	for owner, options := range map[string]map[string]func() error{
+		directive: new(Handler).options(nil), "issuer": new(Issuer).options(nil),
+		"memory": new(Memory).options(nil), "store": new(Store).options(nil),
+	} {
+		for option := range options {
+			if !regexp.MustCompile("(?m)^\\| `" + option + "[ `]").MatchString(text) {
+				t.Errorf("%s option %s has no row in %s", owner, option, document)
+			}
+		}
+	}
+	for _, name := range signingAlgorithms {
+		if !strings.Contains(text, name) {
+			t.Errorf("algorithm %s is not in %s", name, document)
+		}
+	}
+	for _, name := range defaultOwned {
+		if !strings.Contains(strings.ToLower(text), strings.ToLower(name)) {
+			t.Errorf("header %s is not in %s", name, document)
+		}
+	}
+}
+
+// blocksOf returns the document's blocks of code in a language.
+func blocksOf(text, language string) []string {
+	var blocks []string
+	for _, match := range regexp.MustCompile("(?s)\n```"+language+"\n(.*?)```").FindAllStringSubmatch(text, -1) {
+		blocks = append(blocks, match[1])
+	}
+	return blocks
+}
+
+// The document's example must work, and say the same in both languages.
+func TestDocumentedExample(t *testing.T) {
+	setTestEnvironment(t)
+	text := readDocument(t)
+	_, example, found := strings.Cut(text, "\n## A full example\n")
+	if !found {
+		t.Fatalf("%s has no example", document)
+	}
+	caddyfiles, jsons := blocksOf(example, "caddyfile"), blocksOf(example, "json")
+	if len(caddyfiles) != 1 || len(jsons) != 1 {
+		t.Fatalf("%d and %d examples, want one of each language", len(caddyfiles), len(jsons))
+	}
+	adapted, err := adapt(t, caddyfiles[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := asObject(t, json.RawMessage(adapted)), asObject(t, json.RawMessage(jsons[0]))
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the Caddyfile adapts to\n%s\nwhich is not the JSON beside it", adapted)
+	}
+	for _, config := range handlersIn(t, adapted) {
+		mustLoadJSON(t, config)
+	}
+}
+
+// Every Caddyfile that the project shows is formatted as `caddy fmt` would,
+// adapts, and loads.
+func TestShownCaddyfilesWork(t *testing.T) {
+	setTestEnvironment(t)
+	shown := make(map[string]string)
+	example, err := os.ReadFile("Caddyfile.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown["Caddyfile.example"] = string(example)
+	for i, block := range blocksOf(readDocument(t), "caddyfile") {
+		shown[fmt.Sprintf("%s number %d", document, i+1)] = block
+	}
+	for name, text := range shown {
+		t.Run(name, func(t *testing.T) {
+			if formatted := string(caddyfile.Format([]byte(text))); formatted != text {
+				t.Errorf("caddy fmt would make it\n%s", formatted)
+			}
+			adapted, err := adapt(t, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			handlers := handlersIn(t, adapted)
+			if len(handlers) == 0 {
+				t.Error("it does not use the handler")
+			}
+			for _, config := range handlers {
+				mustLoadJSON(t, config)
+			}
+		})
+	}
+}
