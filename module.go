@@ -302,16 +302,16 @@ func (h *Handler) Cleanup() error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if h.StripOnly {
-		h.owned.strip(r)
+		trailers := h.owned.strip(r)
 		identityOf(repl).outcome = outcomeStripped
 		h.metrics.decided(outcomeStripped)
-		return next.ServeHTTP(w, r)
+		return trailers.abandonOn(next.ServeHTTP(w, r))
 	}
 
 	// both are read before the strip, to which the tenant header falls victim
 	shown := takeCredential(r.Header, maxTokenSize)
 	claimed := h.tenant.take(r, repl)
-	h.owned.strip(r)
+	trailers := h.owned.strip(r)
 	if h.StripToken && shown.token != "" {
 		delete(r.Header, "Authorization")
 	}
@@ -324,11 +324,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		id.outcome = decided
 		h.headers.set(r.Header, repl, id)
 		h.logAdmitted(id)
-		return next.ServeHTTP(w, r)
+		return trailers.abandonOn(next.ServeHTTP(w, r))
 	default:
 		h.logRefused(decided, id, err)
 		*id = identity{source: sourceNone, outcome: decided, requestedTenant: id.requestedTenant}
-		return decided.refusal(w.Header())
+		return trailers.abandonOn(decided.refusal(w.Header()))
 	}
 }
 
