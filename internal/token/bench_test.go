@@ -7,6 +7,8 @@ import (
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
 )
 
+// BenchmarkVerify shows what a token costs that comes for the first time, one that was
+// seen before, and rubbish.
 func BenchmarkVerify(b *testing.B) {
 	server, err := kctest.NewServer()
 	if err != nil {
@@ -29,10 +31,25 @@ func BenchmarkVerify(b *testing.B) {
 	}
 	for _, alg := range DefaultAlgorithms() {
 		raw := realm.AccessToken(alice, kctest.Algorithm(alg))
-		b.Run(alg, func(b *testing.B) {
+		b.Run("first/"+alg, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := v.Verify(b.Context(), raw); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("seen/"+alg, func(b *testing.B) {
+			issuers, err := NewIssuers(newSeen(b, SeenConfig{}), v)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := issuers.Verify(b.Context(), raw); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if verified, err := issuers.Verify(b.Context(), raw); err != nil || !verified.Seen {
 					b.Fatal(err)
 				}
 			}
@@ -63,4 +80,30 @@ func BenchmarkVerify(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkSeenInParallel shows the same with a realm of a template, which has a table
+// to be looked up in, on all processors.
+func BenchmarkSeenInParallel(b *testing.B) {
+	s := newTenants(b)
+	v, err := NewForRealms(Config{Now: s.now}, s.realms, func(string) bool { return true })
+	if err != nil {
+		b.Fatal(err)
+	}
+	issuers, err := NewIssuers(newSeen(b, SeenConfig{Now: s.now}), v)
+	if err != nil {
+		b.Fatal(err)
+	}
+	raw := s.token("t1")
+	if _, err := issuers.Verify(b.Context(), raw); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if verified, err := issuers.Verify(b.Context(), raw); err != nil || !verified.Seen {
+				b.Error(err)
+			}
+		}
+	})
 }

@@ -10,9 +10,6 @@ import (
 // peek refuses a payload that is not worth asking for a key. What it reads is
 // unproven: it may refuse, never accept.
 func (v *Verifier) peek(p *payload) error {
-	if issuer, ok := p.text("iss"); !ok || issuer != v.cfg.Issuer {
-		return refuse(ReasonIssuer, v.issuerHint(issuer, ok))
-	}
 	// Present is enough, null included: a mapper may write anything into cnf, and
 	// whoever reads it must not take a bound token for a plain one (RFC 9449 §7.2).
 	if _, present := p.member("cnf"); present {
@@ -28,15 +25,6 @@ func (v *Verifier) peek(p *payload) error {
 	}
 	p.expiry = expiry
 	return nil
-}
-
-func (v *Verifier) issuerHint(issuer string, isText bool) string {
-	if !isText {
-		return "the token names no issuer (iss)"
-	}
-	return fmt.Sprintf("the token's issuer is %s, configured is %s; if it is the same realm under another "+
-		"host name, configure the name in the token and reach Keycloak through backchannel_url, or set "+
-		"Keycloak's hostname option", quote(issuer), quote(v.cfg.Issuer))
 }
 
 func tokenTypeHint(kind string, isText bool) string {

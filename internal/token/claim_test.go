@@ -87,6 +87,9 @@ func TestObjectsAreReadStrictly(t *testing.T) {
 		"a trailing letter":      "{}x",
 		"a trailing comma":       `{"a":1,}`,
 		"a byte order mark":      "\ufeff{}",
+		"space before it":        " {}",
+		"a line break after it":  "{}\n",
+		"a brace of others":      `{"a":[}`,
 		"unfinished":             `{"a":1`,
 		"a repeated name":        `{"a":1,"a":1}`,
 		"repeated, but escaped":  `{"a":1,"\u0061":1}`,
@@ -106,7 +109,7 @@ func TestObjectsAreReadStrictly(t *testing.T) {
 			}
 		})
 	}
-	members, err := parseObject([]byte(" {\"\\u0061\" : [ 1 ] , \"b\":\"\\n\"}\n"))
+	members, err := parseObject([]byte("{ \"\\u0061\" : [ 1 ] ,\n\"b\":\"\\n\"}"))
 	if err != nil || len(members) != 2 || members[0].name != "a" || string(members[0].value) != "[ 1 ]" {
 		t.Errorf("got %v, %v", members, err)
 	}

@@ -25,10 +25,10 @@ type attempt struct {
 	headerType string
 	payload    payload
 
-	keys     *KeySet
-	observer Observer
-	key      *key  // that made the signature; nil until it is proven
-	err      error // why it is not
+	keys *KeySet
+	ask  asking
+	key  *key  // that made the signature; nil until it is proven
+	err  error // why it is not
 }
 
 // payload is what a token says. Until its attempt has a key, nobody vouches for it.
@@ -38,18 +38,40 @@ type payload struct {
 	expiry time.Time
 }
 
+// limits are what a token has to keep to before it is known whose it is.
+type limits struct {
+	maxSize    int
+	algorithms []string // with aliases
+	configured []string // the same as configured, for hints
+}
+
+func (l *limits) admitSize(size int) error {
+	if size > l.maxSize {
+		return refuse(ReasonTooLarge, fmt.Sprintf("the token has %d bytes, of which %d are taken: "+
+			"have Keycloak put fewer roles or attributes into it", size, l.maxSize))
+	}
+	return nil
+}
+
+func (l *limits) admitAlgorithm(name string) error {
+	if !slices.Contains(l.algorithms, name) {
+		return refuse(ReasonAlgorithm, fmt.Sprintf("the token's alg is %s, accepted are %s",
+			quote(name), quoteList(l.configured)))
+	}
+	return nil
+}
+
 // parse takes raw apart. It asks nobody for anything.
-func (v *Verifier) parse(raw string) (*attempt, error) {
-	if len(raw) > v.cfg.MaxSize { // first: everything after costs by the byte
-		return nil, refuse(ReasonTooLarge, fmt.Sprintf("the token has %d bytes, of which %d are taken: "+
-			"have Keycloak put fewer roles or attributes into it", len(raw), v.cfg.MaxSize))
+func (l *limits) parse(raw string) (*attempt, error) {
+	if err := l.admitSize(len(raw)); err != nil { // first: everything after costs by the byte
+		return nil, err
 	}
 	header, payloadText, signature, err := decodeCompact(raw)
 	if err != nil {
 		return nil, &Error{Reason: ReasonMalformed, Err: err}
 	}
 	a := &attempt{raw: raw, signed: raw[:strings.LastIndexByte(raw, '.')], signature: signature}
-	if err := v.parseHeader(a, header); err != nil {
+	if err := l.parseHeader(a, header); err != nil {
 		return nil, err
 	}
 	if a.payload, err = parsePayload(payloadText); err != nil {
@@ -85,15 +107,14 @@ func decodeCompact(raw string) (header, payload, signature []byte, err error) {
 // foldedHeader are the parameters read here or by go-jose.
 var foldedHeader = folded("alg", "kid", "typ", "crit", "b64", "jwk", "jku", "x5c", "x5u", "cty", "enc", "zip", "nonce")
 
-func (v *Verifier) parseHeader(a *attempt, text []byte) error {
+func (l *limits) parseHeader(a *attempt, text []byte) error {
 	header, err := parseObject(text)
 	if err != nil {
 		return refuse(ReasonMalformed, "the header is not one JSON object without repeated names")
 	}
 	name, _ := header.text("alg")
-	if !slices.Contains(v.algorithms, name) {
-		return refuse(ReasonAlgorithm, fmt.Sprintf("the token's alg is %s, accepted are %s",
-			quote(name), quoteList(v.cfg.Algorithms)))
+	if err := l.admitAlgorithm(name); err != nil {
+		return err
 	}
 	a.algorithm = name
 	if genuine, found := header.lookAlike(foldedHeader); found {
@@ -104,8 +125,27 @@ func (v *Verifier) parseHeader(a *attempt, text []byte) error {
 			return refuse(ReasonMalformed, "the header has "+extension)
 		}
 	}
+	for i := range header {
+		if want := unusedKind(header[i].name); want != 0 && header[i].value.Kind() != want {
+			return refuse(ReasonMalformed, "the header's "+header[i].name+" is not of its type")
+		}
+	}
 	a.headerType, _ = header.text("typ")
 	return a.takeKeyID(header)
+}
+
+// unusedKind returns the type of a parameter that RFC 7515 §4.1 defines and nobody reads
+// here, 0 for all others. Of another type it would stop other readers of the token.
+func unusedKind(name string) jsontext.Kind {
+	switch name {
+	case "jku", "x5u", "x5t", "x5t#S256", "cty":
+		return '"'
+	case "x5c":
+		return '['
+	case "jwk":
+		return '{'
+	}
+	return 0
 }
 
 // takeKeyID requires a key id, so that no token makes us try key after key.

@@ -1,7 +1,9 @@
 // Package token verifies access tokens of Keycloak.
 //
 // A [Verifier] belongs to one configuration and one issuer; a [KeySet] holds an
-// issuer's signing keys and may be shared by many verifiers.
+// issuer's signing keys and may be shared by many verifiers. The same for a template
+// of issuers, one realm per tenant, are [RealmsVerifier] and [Realms]. [Issuers] choose
+// among them by what the token says it is from, and keep what they verified in [Seen].
 //
 // What is checked, in this order, the cheap before the expensive, the first
 // failure being the verdict:
@@ -17,7 +19,9 @@
 //     azp, and whether the key is still the issuer's.
 //
 // Steps 1 to 5 are [Verifier.Authenticate], step 6 is [Verifier.Check]: who
-// remembers the first's result still has to ask the second on each request.
+// remembers the first's result still has to ask the second on each request. So does
+// [Issuers.Verify] with what it has seen. What else a configuration asks of a token,
+// [Token.Meet] and [Token.NamesTenant] answer, also on each request.
 //
 // The frame is go-oidc's verifier. Since that one is made for ID tokens, takes
 // JWS in JSON form, folds the case of claims and hides causes, it runs between

@@ -64,8 +64,8 @@ func newToken(a *attempt) (*Token, error) {
 	}
 	if value, present := p.present("nbf"); present {
 		var ok bool
-		if tok.NotBefore, ok = date(value); !ok {
-			return nil, wrongType("nbf", "a number of seconds")
+		if tok.NotBefore, ok = date(value); !ok || tok.NotBefore.Unix() < 0 {
+			return nil, wrongType("nbf", "a number of seconds since 1970")
 		}
 	}
 	if tok.Audience, err = p.audience(); err != nil {
@@ -105,9 +105,14 @@ func (t *Token) HasScope(name string) bool { return slices.Contains(t.Scope, nam
 
 func (p *payload) subject() (string, error) {
 	value, present := p.present("sub")
+	if _, hasAudience := p.present("aud"); !present && !hasAudience {
+		return "", refuse(ReasonMissingClaim, `the token has neither sub nor aud, so it is probably a lightweight `+
+			`access token: switch off "Always use lightweight access token" in the client's advanced settings, `+
+			`and client policies that do the same; if it is none, give the client the client scope "basic"`)
+	}
 	if !present {
 		return "", refuse(ReasonMissingClaim, `the token has no sub: give the client the client scope "basic", `+
-			`and do not let it use lightweight access tokens`)
+			`whose mapper adds it`)
 	}
 	subject, ok := p.text("sub")
 	switch {

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -19,7 +21,13 @@ const (
 	maxRedirects = 3
 )
 
-var errOtherOrigin = errors.New("led to another origin")
+var (
+	errOtherOrigin = errors.New("led to another origin")
+	errOtherRealm  = errors.New("led out of the realm's own path")
+
+	// errNoRealm: not only was nothing found, Keycloak itself said so.
+	errNoRealm = errors.New("status 404: there is no such realm")
+)
 
 // source is where an issuer's keys are fetched from. One fetch runs at a time.
 type source struct {
@@ -28,6 +36,7 @@ type source struct {
 	jwks    string   // "" until discovered
 	fixed   bool     // jwks was configured
 	replace bool     // origin is a back channel: what was discovered is moved there
+	below   []string // paths of which one has to begin all that is asked; empty: any
 	metaURL string
 	client  *http.Client
 }
@@ -60,6 +69,13 @@ func newSource(cfg KeySetConfig) (*source, error) {
 	// OpenID Connect Discovery 1.0 §4.1
 	s.metaURL = strings.TrimSuffix(base, "/") + "/.well-known/openid-configuration"
 
+	if cfg.Confined {
+		s.below = []string{s.origin.EscapedPath()}
+		if !s.fixed { // with a back channel, documents may name paths of the issuer
+			s.below = []string{withSlash(s.origin), withSlash(issuer)}
+		}
+	}
+
 	client := http.Client{}
 	if cfg.Client != nil {
 		client = *cfg.Client
@@ -69,10 +85,7 @@ func newSource(cfg KeySetConfig) (*source, error) {
 		if len(via) > maxRedirects {
 			return errors.New("redirected too often")
 		}
-		if !sameOrigin(req.URL, s.origin) {
-			return errOtherOrigin
-		}
-		return nil
+		return s.allow(req.URL)
 	}
 	s.client = &client
 	return s, nil
@@ -123,11 +136,31 @@ func (s *source) discover(ctx context.Context) (string, error) {
 	if s.replace {
 		jwks.Scheme, jwks.Host = s.origin.Scheme, s.origin.Host
 	}
-	if !sameOrigin(jwks, s.origin) {
-		return "", fmt.Errorf("jwks_uri: %w: configure the jwks url if that is intended", errOtherOrigin)
+	if err := s.allow(jwks); err != nil {
+		return "", fmt.Errorf("jwks_uri: %w: configure the jwks url if that is intended", err)
 	}
 	return jwks.String(), nil
 }
+
+// allow reports why the issuer may not make us ask at u.
+func (s *source) allow(u *url.URL) error {
+	if !sameOrigin(u, s.origin) {
+		return errOtherOrigin
+	}
+	if len(s.below) == 0 {
+		return nil
+	}
+	asked := u.EscapedPath()
+	if !hasDotSegment(u) && slices.ContainsFunc(s.below, func(base string) bool {
+		return asked == base || strings.HasSuffix(base, "/") && strings.HasPrefix(asked, base)
+	}) {
+		return nil
+	}
+	return errOtherRealm
+}
+
+// withSlash is the path below which the resources of u are.
+func withSlash(u *url.URL) string { return strings.TrimSuffix(u.EscapedPath(), "/") + "/" }
 
 // get returns the body of an answer. Its errors quote nothing of it.
 func (s *source) get(ctx context.Context, from string) ([]byte, error) {
@@ -141,7 +174,10 @@ func (s *source) get(ctx context.Context, from string) ([]byte, error) {
 		return nil, withoutURL(err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	switch {
+	case resp.StatusCode == http.StatusNotFound && saysNoRealm(resp.Body):
+		return nil, errNoRealm
+	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("status %d", resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
@@ -152,6 +188,22 @@ func (s *source) get(ctx context.Context, from string) ([]byte, error) {
 		return nil, fmt.Errorf("the answer has more than %d bytes", maxBody)
 	}
 	return body, nil
+}
+
+// saysNoRealm reports whether a 404 is Keycloak's own, which is a JSON object with
+// an error: a proxy whose Keycloak is not there yet sends one, too, and that must
+// not pass for an answer.
+func saysNoRealm(body io.Reader) bool {
+	text, err := io.ReadAll(io.LimitReader(body, 4<<10))
+	if err != nil {
+		return false
+	}
+	said, err := parseObject(bytes.TrimSpace(text))
+	if err != nil {
+		return false
+	}
+	_, ok := said.text("error")
+	return ok
 }
 
 // withoutURL drops the address, which for a redirect is a stranger's text.

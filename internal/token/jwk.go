@@ -189,8 +189,10 @@ func (k *key) parseMaterial(from keyText) error {
 // of many smart cards guessable (ROCA): such a modulus is a power of 65537 by each
 // of the first odd primes, which others are once in some hundred million times.
 func predictable(n *big.Int) bool {
-	for _, prime := range []int64{3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73,
-		79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167} {
+	for _, prime := range []int64{
+		3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73,
+		79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+	} {
 		rest := new(big.Int).Mod(n, big.NewInt(prime)).Int64()
 		power, isPower := int64(1), false
 		for range prime {
@@ -221,11 +223,4 @@ func (ks *keys) find(id, algorithm string) (found *key, known bool) {
 		found = k
 	}
 	return found, known
-}
-
-// holds reports whether k is still one of the keys, as it was.
-func (ks *keys) holds(k *key) bool {
-	return ks != nil && slices.ContainsFunc(ks.byID[k.id], func(other *key) bool {
-		return other.fingerprint == k.fingerprint
-	})
 }

@@ -35,6 +35,12 @@ type KeySet struct {
 	wasClosed bool
 }
 
+// asking is on whose behalf an issuer is asked.
+type asking struct {
+	observer Observer    // may be nil
+	first    func() bool // has to allow the fetch that is to bring the first keys; nil does
+}
+
 type fetchedKeys struct {
 	*keys
 	at time.Time // when the fetch began: what the issuer changed later is not in it
@@ -83,6 +89,9 @@ func NewKeySet(cfg KeySetConfig) (*KeySet, error) {
 // Issuer returns whose keys these are.
 func (ks *KeySet) Issuer() string { return ks.cfg.Issuer }
 
+// proven reports whether the issuer ever gave keys.
+func (ks *KeySet) proven() bool { return ks.current.Load() != nil }
+
 // Close ends a fetch that is under way, and lets no other begin. Keys that are known
 // go on serving, since requests may be in flight.
 func (ks *KeySet) Close() {
@@ -94,14 +103,14 @@ func (ks *KeySet) Close() {
 }
 
 // key returns the issuer's key of that id for that algorithm.
-func (ks *KeySet) key(ctx context.Context, id, algorithm string, obs Observer) (*key, error) {
-	known, err := ks.fresh(ctx, obs)
+func (ks *KeySet) key(ctx context.Context, id, algorithm string, ask asking) (*key, error) {
+	known, err := ks.fresh(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
 	found, idKnown := known.find(id, algorithm)
 	if !idKnown {
-		if known, err = ks.ask(ctx, id, obs); err != nil {
+		if known, err = ks.askFor(ctx, id, ask); err != nil {
 			return nil, err
 		}
 		found, idKnown = known.find(id, algorithm)
@@ -117,16 +126,16 @@ func (ks *KeySet) key(ctx context.Context, id, algorithm string, obs Observer) (
 }
 
 // stillTrusted reports whether k, with which a token was verified before, is still
-// the issuer's.
-func (ks *KeySet) stillTrusted(ctx context.Context, k *key, obs Observer) error {
-	known, err := ks.fresh(ctx, obs)
+// the issuer's one key of its id for that algorithm.
+func (ks *KeySet) stillTrusted(ctx context.Context, k *key, algorithm string, ask asking) error {
+	known, err := ks.fresh(ctx, ask)
 	if err == nil && known == nil { // too old by now
-		known, err = ks.ask(ctx, k.id, obs)
+		known, err = ks.askFor(ctx, k.id, ask)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case known.holds(k):
+	}
+	if found, _ := known.find(k.id, algorithm); found != nil && found.fingerprint == k.fingerprint {
 		return nil
 	}
 	return refuse(ReasonUnknownKey, "the issuer has withdrawn the key the token was signed with")
@@ -143,7 +152,7 @@ func (ks *KeySet) serving(now time.Time) *fetchedKeys {
 // fresh returns the keys at hand, nil if there are none. If they are due for a
 // refresh it begins one, which the request waits for only if nobody came by for so
 // long that the keys are older than a refresh could explain, and not for long.
-func (ks *KeySet) fresh(ctx context.Context, obs Observer) (*keys, error) {
+func (ks *KeySet) fresh(ctx context.Context, ask asking) (*keys, error) {
 	now := ks.cfg.Now()
 	current := ks.serving(now)
 	if current == nil {
@@ -155,7 +164,7 @@ func (ks *KeySet) fresh(ctx context.Context, obs Observer) (*keys, error) {
 	}
 	ks.mu.Lock()
 	failing := ks.failures > 0
-	f, _ := ks.fly(now, obs)
+	f, _ := ks.fly(now, ask)
 	ks.mu.Unlock()
 	if f == nil || failing || age < ks.cfg.Refresh+refreshGrace {
 		return current.keys, nil
@@ -171,11 +180,11 @@ func (ks *KeySet) fresh(ctx context.Context, obs Observer) (*keys, error) {
 	return ks.current.Load().keys, nil
 }
 
-// ask fetches the keys because none of that id is known, if it may, and returns
+// askFor fetches the keys because none of that id is known, if it may, and returns
 // those known afterwards.
-func (ks *KeySet) ask(ctx context.Context, id string, obs Observer) (*keys, error) {
+func (ks *KeySet) askFor(ctx context.Context, id string, ask asking) (*keys, error) {
 	for {
-		known, f, mine, err := ks.askOrKnow(id, obs)
+		known, f, mine, err := ks.askOrKnow(id, ask)
 		if f == nil {
 			return known, err
 		}
@@ -202,7 +211,7 @@ func (ks *KeySet) ask(ctx context.Context, id string, obs Observer) (*keys, erro
 
 // askOrKnow returns a fetch to wait for, begun for id (mine) or by others, or else
 // the keys to be content with.
-func (ks *KeySet) askOrKnow(id string, obs Observer) (known *keys, f *flight, mine bool, err error) {
+func (ks *KeySet) askOrKnow(id string, ask asking) (known *keys, f *flight, mine bool, err error) {
 	now := ks.cfg.Now()
 	ks.mu.Lock()
 	defer ks.mu.Unlock()
@@ -214,7 +223,7 @@ func (ks *KeySet) askOrKnow(id string, obs Observer) (known *keys, f *flight, mi
 			return serving.keys, nil, false, nil
 		}
 	}
-	f, mine = ks.fly(now, obs)
+	f, mine = ks.fly(now, ask)
 	if f == nil {
 		return nil, nil, false, ks.unavailable()
 	}
@@ -263,17 +272,20 @@ func (ks *KeySet) learn(id string, had bool) {
 }
 
 // fly returns the fetch under way, or begins one (mine) unless the last one failed
-// too recently or the key set is closed (nil). ks.mu is held.
-func (ks *KeySet) fly(now time.Time, obs Observer) (f *flight, mine bool) {
+// too recently, the key set is closed, or its first fetch is not allowed (nil).
+// ks.mu is held.
+func (ks *KeySet) fly(now time.Time, ask asking) (f *flight, mine bool) {
 	switch {
 	case ks.flight != nil:
 		return ks.flight, false
 	case ks.wasClosed, ks.failures > 0 && now.Before(ks.retryAt):
 		return nil, false
+	case ks.current.Load() == nil && ask.first != nil && !ask.first():
+		return nil, false
 	}
 	f = &flight{done: make(chan struct{})}
 	ks.flight = f
-	ks.work.Go(func() { ks.fetch(f, now, obs) })
+	ks.work.Go(func() { ks.fetch(f, now, ask.observer) })
 	return f, true
 }
 
@@ -321,8 +333,11 @@ func (ks *KeySet) fetchSafely(ctx context.Context) (fetched *keys, err error) {
 
 // unavailable says why no keys can be had. ks.mu is held.
 func (ks *KeySet) unavailable() error {
-	if ks.wasClosed {
+	switch {
+	case ks.wasClosed:
 		return keysUnavailable(errClosed)
+	case ks.lastErr == nil: // never asked, nor allowed to
+		return keysUnavailable(errBudget)
 	}
 	return keysUnavailable(ks.lastErr)
 }

@@ -19,6 +19,11 @@ type KeySetConfig struct {
 	// from BackchannelURL's scheme and host. Default: Issuer.
 	BackchannelURL string
 
+	// Confined keeps redirects, and what discovery says, below the path of the
+	// realm's own URL (Issuer or BackchannelURL), or at JWKSURL's; otherwise only
+	// the origin has to be the same. Realms of a template are always confined.
+	Confined bool
+
 	// Client makes the requests. Its redirect policy and cookie jar are not used.
 	// Default: one with [http.DefaultTransport].
 	Client *http.Client

@@ -26,14 +26,17 @@ var (
 	errTrailing  = errors.New("something follows the JSON object")
 )
 
-// parseObject reads one JSON object and nothing after it. Invalid UTF-8 and
-// repeated names, at any depth, are errors (the latter [jsontext.ErrDuplicateName]).
+// parseObject reads one JSON object with nothing around it, not even space. Invalid
+// UTF-8 and repeated names, at any depth, are errors (the latter
+// [jsontext.ErrDuplicateName]).
 func parseObject(text []byte) (object, error) {
-	// From a bytes.Buffer the decoder reads in place, without a copy.
-	dec := jsontext.NewDecoder(bytes.NewBuffer(text))
-	if dec.PeekKind() != '{' {
+	// The decoder would pass over space. Nobody writes any there, and libraries
+	// differ in what they do with it.
+	if !bytes.HasPrefix(text, []byte{'{'}) || !bytes.HasSuffix(text, []byte{'}'}) {
 		return nil, errNotObject
 	}
+	// From a bytes.Buffer the decoder reads in place, without a copy.
+	dec := jsontext.NewDecoder(bytes.NewBuffer(text))
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, err
 	}

@@ -51,11 +51,17 @@ const (
 	ReasonAudience Reason = "audience_mismatch"
 	// ReasonAuthorizedParty: azp is none of the configured clients.
 	ReasonAuthorizedParty Reason = "azp_not_allowed"
+	// ReasonInsufficientScope: a [Requirement] is not met. The token itself is good.
+	ReasonInsufficientScope Reason = "insufficient_scope"
 )
 
 // Error is the verdict on a token that was refused.
 type Error struct {
 	Reason Reason
+
+	// Scope names what would have sufficed, where scopes are required; only with
+	// ReasonInsufficientScope. It is for the challenge (RFC 6750 §3).
+	Scope []string
 
 	// Hint tells the operator what to do. Beside configured values and names of
 	// claims it may quote the token's iss, aud, azp, typ or alg, escaped and cut

@@ -33,7 +33,7 @@ func (signatures) VerifySignature(ctx context.Context, raw string) ([]byte, erro
 }
 
 func (a *attempt) verifySignature(ctx context.Context) error {
-	k, err := a.keys.key(ctx, a.keyID, a.algorithm, a.observer)
+	k, err := a.keys.key(ctx, a.keyID, a.algorithm, a.ask)
 	if err != nil {
 		return err
 	}

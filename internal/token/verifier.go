@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,9 +54,8 @@ type Config struct {
 
 // Verifier verifies one issuer's access tokens. It is safe for concurrent use.
 type Verifier struct {
-	cfg        Config
-	algorithms []string // with aliases
-	oidc       *oidc.IDTokenVerifier
+	cfg Config
+	limits
 }
 
 // New returns a verifier. It does no network I/O: keys are fetched when a token
@@ -68,44 +68,50 @@ func New(cfg Config) (*Verifier, error) {
 		return nil, errors.New("keys: missing")
 	case cfg.Keys.Issuer() != cfg.Issuer:
 		return nil, fmt.Errorf("keys: are those of %q, not of %q", cfg.Keys.Issuer(), cfg.Issuer)
+	}
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	return newVerifier(cfg), nil
+}
+
+// complete checks what all verifiers need, and fills in the defaults.
+func (cfg *Config) complete() error {
+	switch {
 	case cfg.Leeway < 0:
-		return nil, errors.New("leeway: negative")
+		return errors.New("leeway: negative")
 	case cfg.MaxLifetime < 0:
-		return nil, errors.New("max lifetime: negative")
+		return errors.New("max lifetime: negative")
 	case cfg.MaxSize < 0:
-		return nil, errors.New("max size: negative")
+		return errors.New("max size: negative")
 	case slices.Contains(cfg.Audiences, ""):
-		return nil, errors.New("audiences: one is empty")
+		return errors.New("audiences: one is empty")
 	case slices.Contains(cfg.AuthorizedParties, ""):
-		return nil, errors.New("authorized parties: one is empty")
+		return errors.New("authorized parties: one is empty")
 	}
 	if len(cfg.Algorithms) == 0 {
 		cfg.Algorithms = DefaultAlgorithms()
 	}
 	for _, name := range cfg.Algorithms {
 		if _, ok := algorithmNamed(name); !ok {
-			return nil, fmt.Errorf("algorithms: %q is none that may sign; "+
+			return fmt.Errorf("algorithms: %q is none that may sign; "+
 				"RS, PS and ES with 256, 384 or 512, and EdDSA, are", name)
 		}
 	}
-	if cfg.MaxLifetime == 0 {
-		cfg.MaxLifetime = defaultMaxLifetime
-	}
-	if cfg.MaxSize == 0 {
-		cfg.MaxSize = defaultMaxSize
-	}
+	cfg.MaxLifetime = cmp.Or(cfg.MaxLifetime, defaultMaxLifetime)
+	cfg.MaxSize = cmp.Or(cfg.MaxSize, defaultMaxSize)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	v := &Verifier{cfg: cfg, algorithms: withAliases(cfg.Algorithms)}
-	v.oidc = oidc.NewVerifier(cfg.Issuer, signatures{}, &oidc.Config{
-		SupportedSigningAlgs: v.algorithms,
-		// Both are Check's: several audiences may be configured, and go-oidc has
-		// no leeway for exp but five minutes for nbf.
-		SkipClientIDCheck: true,
-		SkipExpiryCheck:   true,
-	})
-	return v, nil
+	return nil
+}
+
+func newVerifier(cfg Config) *Verifier {
+	return &Verifier{cfg: cfg, limits: limits{
+		maxSize:    cfg.MaxSize,
+		algorithms: withAliases(cfg.Algorithms),
+		configured: cfg.Algorithms,
+	}}
 }
 
 // Verify returns what raw says, if it is a token to be accepted now. The error is
@@ -129,26 +135,38 @@ func (v *Verifier) Authenticate(ctx context.Context, raw string) (*Token, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := v.peek(&attempt.payload); err != nil {
+	if issuer, ok := attempt.payload.text("iss"); !ok || issuer != v.cfg.Issuer {
+		return nil, refuse(ReasonIssuer, issuerHint(issuer, ok, v.cfg.Issuer))
+	}
+	if err := v.screen(attempt); err != nil {
 		return nil, err
 	}
-	if err := checkHeaderType(attempt.headerType); err != nil {
-		return nil, err
-	}
-	if err := v.checkNotExpired(attempt.payload.expiry); err != nil {
-		return nil, err
-	}
+	return v.prove(ctx, attempt, v.asking())
+}
 
-	attempt.keys, attempt.observer = v.cfg.Keys, v.cfg.Observer
-	_, oidcErr := v.oidc.Verify(context.WithValue(ctx, attemptKey{}, attempt), raw)
+// screen refuses what needs no key to be refused, its issuer apart.
+func (v *Verifier) screen(a *attempt) error {
+	if err := v.peek(&a.payload); err != nil {
+		return err
+	}
+	if err := checkHeaderType(a.headerType); err != nil {
+		return err
+	}
+	return v.checkNotExpired(a.payload.expiry)
+}
+
+// prove verifies the signature and reads the claims.
+func (v *Verifier) prove(ctx context.Context, a *attempt, ask asking) (*Token, error) {
+	a.keys, a.ask = v.cfg.Keys, ask
+	_, oidcErr := v.oidc().Verify(context.WithValue(ctx, attemptKey{}, a), a.raw)
 	switch {
-	case attempt.err != nil: // ours, which go-oidc would only quote
-		return nil, attempt.err
-	case oidcErr != nil && attempt.key == nil: // not even as far as our key set
+	case a.err != nil: // ours, which go-oidc would only quote
+		return nil, a.err
+	case oidcErr != nil && a.key == nil: // not even as far as our key set
 		return nil, refuse(ReasonMalformed, "the header holds a parameter that cannot be read")
 	}
 
-	tok, err := newToken(attempt)
+	tok, err := newToken(a)
 	if err != nil {
 		return nil, err
 	}
@@ -158,18 +176,40 @@ func (v *Verifier) Authenticate(ctx context.Context, raw string) (*Token, error)
 	return tok, nil
 }
 
+// oidc is made for each token: that costs nothing beside a signature, and lets the
+// realms of a template share all else.
+func (v *Verifier) oidc() *oidc.IDTokenVerifier {
+	return oidc.NewVerifier(v.cfg.Issuer, signatures{}, &oidc.Config{
+		SupportedSigningAlgs: v.algorithms,
+		// Both are Check's: several audiences may be configured, and go-oidc has
+		// no leeway for exp but five minutes for nbf.
+		SkipClientIDCheck: true,
+		SkipExpiryCheck:   true,
+	})
+}
+
+func (v *Verifier) asking() asking { return asking{observer: v.cfg.Observer} }
+
 // Check reports whether tok, authenticated before, is to be accepted now: within
-// its time, signed by a key that is still the issuer's, meant for one of the
-// audiences and issued to one of the authorized parties. It is cheap, and has to
-// be asked on each request.
+// its time, signed with an accepted algorithm by a key that is still the issuer's,
+// meant for one of the audiences and issued to one of the authorized parties. It is
+// cheap, and has to be asked on each request. The token may have been authenticated
+// by another verifier.
 func (v *Verifier) Check(ctx context.Context, tok *Token) error {
+	return v.check(ctx, tok, v.asking())
+}
+
+func (v *Verifier) check(ctx context.Context, tok *Token, ask asking) error {
 	if tok.Issuer != v.cfg.Issuer { // remembered under another configuration
 		return refuse(ReasonIssuer, "")
+	}
+	if err := v.admitAlgorithm(tok.Algorithm); err != nil {
+		return err
 	}
 	if err := v.checkTimes(tok); err != nil {
 		return err
 	}
-	if err := v.cfg.Keys.stillTrusted(ctx, tok.key, v.cfg.Observer); err != nil {
+	if err := v.cfg.Keys.stillTrusted(ctx, tok.key, tok.Algorithm, ask); err != nil {
 		return err
 	}
 	return v.checkPolicy(tok)

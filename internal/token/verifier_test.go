@@ -84,6 +84,12 @@ func TestClaimsOfASignedToken(t *testing.T) {
 		"header kid is a list":          {[]kctest.Option{kctest.Header("kid", []string{"x"})}, ReasonMalformed},
 		"header kid has 257 bytes":      {[]kctest.Option{kctest.Header("kid", strings.Repeat("x", 257))}, ReasonMalformed},
 		"header has crit":               {[]kctest.Option{kctest.Header("crit", []string{})}, ReasonMalformed},
+		"header jku is a list":          {[]kctest.Option{kctest.Header("jku", []string{"https://evil.test"})}, ReasonMalformed},
+		"header jku leads elsewhere":    {[]kctest.Option{kctest.Header("jku", "https://evil.test/jwks")}, ""}, // AK-016: nobody goes there
+		"header x5u is an object":       {[]kctest.Option{kctest.Header("x5u", map[string]any{})}, ReasonMalformed},
+		"header x5c is null":            {[]kctest.Option{kctest.Header("x5c", nil)}, ReasonMalformed},
+		"header jwk is a list":          {[]kctest.Option{kctest.Header("jwk", []string{})}, ReasonMalformed},
+		"nbf before 1970":               {[]kctest.Option{set("nbf", -1)}, ReasonClaimType},
 		"header has b64":                {[]kctest.Option{kctest.Header("b64", true)}, ReasonMalformed},
 		"header has Kid too":            {[]kctest.Option{kctest.Header("Kid", "x")}, ReasonMalformed},
 		"header has an unknown member":  {[]kctest.Option{kctest.Header("x-realm", "acme")}, ""},
@@ -275,10 +281,26 @@ func TestHintsTellTheRemedyAndErrorsNothing(t *testing.T) {
 			s.realm.AccessToken(s.alice, kctest.Without("aud")),
 			[]string{"no aud", "Audience mapper"},
 		},
-		"sub": {s.realm.AccessToken(s.alice, api, kctest.Without("sub")), []string{`"basic"`, "lightweight"}},
+		"sub": {s.realm.AccessToken(s.alice, api, kctest.Without("sub")), []string{"no sub", `"basic"`}},
+		"sub and aud": {
+			s.realm.AccessToken(s.alice, kctest.Without("sub", "aud")),
+			[]string{"neither sub nor aud", "lightweight", `"basic"`},
+		},
 		"issuer": {
+			s.realm.AccessToken(s.alice, api, kctest.Claim("iss", "https://other.test/realms/other")),
+			[]string{"https://other.test/realms/other", s.realm.Issuer(), "another realm or Keycloak"},
+		},
+		"issuer by another host name": { // KC-016
 			s.realm.AccessToken(s.alice, api, kctest.Claim("iss", "https://other.test/realms/acme")),
-			[]string{"https://other.test/realms/acme", s.realm.Issuer(), "backchannel_url"},
+			[]string{"https://other.test/realms/acme", s.realm.Issuer(), "another host name", "backchannel_url"},
+		},
+		"issuer with a slash at its end": { // CL-013
+			s.realm.AccessToken(s.alice, api, kctest.Claim("iss", s.realm.Issuer()+"/")),
+			[]string{s.realm.Issuer() + "/", "slash at the end"},
+		},
+		"a refresh token in the right algorithm": {
+			s.realm.AccessToken(s.alice, api, kctest.Claim("typ", "Refresh")),
+			[]string{"refresh token", "access token"},
 		},
 		"ID token": {s.realm.IDToken(s.alice), []string{"ID token", "access token"}},
 		"a hostile issuer": {
@@ -376,7 +398,7 @@ func TestTheKeySetForGoOIDCTakesOnlyWhatWasParsed(t *testing.T) {
 	if _, err := (signatures{}).VerifySignature(ctx, one); err != nil {
 		t.Errorf("the parsed token itself: %v", err)
 	}
-	if _, err := s.verifier.oidc.Verify(t.Context(), s.realm.AccessToken(s.alice)); err == nil {
+	if _, err := s.verifier.oidc().Verify(t.Context(), s.realm.AccessToken(s.alice)); err == nil {
 		t.Error("a token was verified that nobody had parsed")
 	}
 }

@@ -1,0 +1,152 @@
+package token
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// SeenConfig bounds [Seen].
+type SeenConfig struct {
+	// MaxBytes of memory for what is remembered. Default: 16 MiB.
+	MaxBytes int64
+
+	// Now is the clock. Default: [time.Now].
+	Now func() time.Time
+}
+
+const defaultSeenBytes = 16 << 20
+
+// Seen remembers what verified tokens say, so that their signatures are not verified
+// on each request. It holds facts, never verdicts and never failures: who finds a
+// token here asks [Verifier.Check] for the verdict. For that reason one Seen can serve
+// any number of [Issuers], with whatever settings. It is safe for concurrent use.
+//
+// Of the tokens it keeps only a digest, with a key that never leaves the process: what
+// is in memory tells nobody which tokens they were, and nobody can make two of them
+// meet.
+type Seen struct {
+	now    func() time.Time
+	tokens *otter.Cache[seenID, *Token]
+	macs   sync.Pool // of *keyedHash
+}
+
+// seenID stands for a token.
+type seenID [sha256.Size]byte
+
+// keyedHash is an HMAC and room for its result, so that neither is allocated anew.
+type keyedHash struct {
+	hash.Hash
+	sum seenID
+}
+
+// NewSeen returns an empty memory. [Seen.Close] ends it.
+func NewSeen(cfg SeenConfig) (*Seen, error) {
+	switch {
+	case cfg.MaxBytes < 0:
+		return nil, errors.New("max bytes: negative")
+	case cfg.MaxBytes == 0:
+		cfg.MaxBytes = defaultSeenBytes
+	}
+	s := &Seen{now: cfg.Now}
+	options := &otter.Options[seenID, *Token]{
+		MaximumWeight: uint64(cfg.MaxBytes),
+		Weigher:       func(_ seenID, tok *Token) uint32 { return tok.weight() },
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[seenID, *Token]) time.Duration {
+			return e.Value.Expiry.Sub(s.now())
+		}),
+		Logger: &otter.NoopLogger{}, // it logs panics of the functions above, which have none
+	}
+	if cfg.Now == nil {
+		s.now = time.Now
+	} else {
+		options.Clock = movedClock(cfg.Now)
+	}
+	tokens, err := otter.New(options)
+	if err != nil {
+		return nil, err
+	}
+	s.tokens = tokens
+
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key) // never fails
+	s.macs.New = func() any { return &keyedHash{Hash: hmac.New(sha256.New, key)} }
+	return s, nil
+}
+
+// Close ends the work in the background. What is remembered can still be found.
+func (s *Seen) Close() { s.tokens.StopAllGoroutines() }
+
+// Size returns how many tokens are remembered, about, and the memory they take, in
+// bytes.
+func (s *Seen) Size() (tokens int, bytes int64) {
+	return s.tokens.EstimatedSize(), int64(s.tokens.WeightedSize())
+}
+
+// digest returns what a token is remembered by: HMAC-SHA-256 of its text.
+func (s *Seen) digest(raw string) (id seenID) {
+	if s == nil {
+		return id
+	}
+	mac, _ := s.macs.Get().(*keyedHash)
+	mac.Reset()
+	// The bytes as they are: a hash neither changes nor keeps them, and a copy of each
+	// token on each request would be most of what a seen token costs in memory.
+	_, _ = mac.Write(unsafe.Slice(unsafe.StringData(raw), len(raw))) //nolint:gosec // read only
+	mac.Sum(mac.sum[:0])
+	id = mac.sum
+	s.macs.Put(mac)
+	return id
+}
+
+// get returns the token of that digest, or nil.
+func (s *Seen) get(id seenID) *Token {
+	if s == nil {
+		return nil
+	}
+	tok, _ := s.tokens.GetIfPresent(id)
+	return tok
+}
+
+func (s *Seen) put(id seenID, tok *Token) {
+	if s == nil || !s.now().Before(tok.Expiry) { // it may be over, and within the leeway
+		return
+	}
+	s.tokens.Set(id, tok)
+}
+
+func (s *Seen) forget(id seenID) {
+	if s != nil {
+		s.tokens.Invalidate(id)
+	}
+}
+
+// weight estimates the memory a remembered token takes, in bytes, the claims included
+// that are decoded when somebody asks for one of them.
+func (t *Token) weight() uint32 {
+	const (
+		fixed     = 1024 // the entry, the token and what else there is only once
+		perByte   = 3    // the text, its strings in fields, and again among the claims
+		perText   = 40   // headers of a string, and of the value that holds it, twice
+		perObject = 400  // a map, of which the smallest has room for eight pairs
+	)
+	text := t.claims.text
+	return uint32(fixed + perByte*len(text) + perText*bytes.Count(text, []byte{'"'})/2 +
+		perObject*bytes.Count(text, []byte{'{'}))
+}
+
+// movedClock makes otter follow a clock that a test moves. Without ticks, what has
+// expired leaves when others come.
+type movedClock func() time.Time
+
+func (c movedClock) NowNano() int64 { return c().UnixNano() }
+
+func (c movedClock) Tick(time.Duration) <-chan time.Time { return nil }
