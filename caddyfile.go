@@ -1,6 +1,7 @@
 package keycloakcacheauth
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -11,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/dustin/go-humanize"
 
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 )
 
@@ -38,11 +40,22 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	        backchannel_url    <url>
 //	        trust_pool         <module> [...]
 //	        client_certificate <certificate_file> <key_file>
+//	        tenants            <name...>
 //	        insecure_http
 //	    }
-//	    audience   <name...> | off
-//	    algorithms <algorithm...>
-//	    leeway     <duration>
+//	    audience           <name...> | off
+//	    authorized_party   <client_id...>
+//	    algorithms         <algorithm...>
+//	    leeway             <duration>
+//	    max_token_lifetime <duration>
+//	    token_from header [<name>] | cookie <name> | query <name>
+//	    require {
+//	        scope       <name...>
+//	        realm_role  <name...>
+//	        client_role <client> <name...>
+//	        group       <name...>
+//	        acr         <name...>
+//	    }
 //	    optional
 //	    preflight  authenticate | pass
 //	    strip_only
@@ -51,6 +64,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    tenant         <placeholder>
 //	    tenant_default <name>
 //	    tenant_pattern <regexp>
+//	    tenant_claim   organization | <path>
 //
 //	    ttl <duration>
 //	    memory {
@@ -69,7 +83,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    strip_token
 //	}
 //
-// `header` and `resolver` may be repeated.
+// `issuer`, `token_from`, `header`, `resolver` and the lines of `require` may be
+// repeated. Each line of `require` must be met, by one of its names.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	line := d.Token()
@@ -94,20 +109,27 @@ func (h *Handler) options(d *caddyfile.Dispenser) map[string]func() error {
 			h.Leeway = new(caddy.Duration)
 			return parseDuration(d, h.Leeway, maxLeeway)
 		},
-		"optional":       func() error { return parseFlag(d, &h.Optional) },
-		"preflight":      func() error { return parsePreflight(h, d) },
-		"strip_only":     func() error { return parseFlag(d, &h.StripOnly) },
-		"tenant_header":  func() error { return parseTenantHeader(h, d) },
-		"tenant":         func() error { return parseTenant(h, d) },
-		"tenant_default": func() error { return parseWord(d, &h.TenantDefault) },
-		"tenant_pattern": func() error { return parseTenantPattern(h, d) },
-		"ttl":            func() error { return parseDuration(d, &h.TTL, maxTTL) },
-		"memory":         func() error { return parseMemory(h, d) },
-		"store":          func() error { return parseStore(h, d) },
-		"resolver":       func() error { return parseResolver(h, d) },
-		"timeout":        func() error { return parseDuration(d, &h.Timeout, maxTimeout) },
-		"header":         func() error { return parseHeader(h, d) },
-		"strip_token":    func() error { return parseFlag(d, &h.StripToken) },
+		"authorized_party": func() error {
+			return parseNames(d, &h.AuthorizedParties, "the ids of the clients that tokens may be issued to")
+		},
+		"max_token_lifetime": func() error { return parseDuration(d, &h.MaxTokenLifetime, maxTokenLifetime) },
+		"token_from":         func() error { return parseTokenFrom(h, d) },
+		"require":            func() error { return parseRequire(h, d) },
+		"tenant_claim":       func() error { return parseWord(d, &h.TenantClaim) },
+		"optional":           func() error { return parseFlag(d, &h.Optional) },
+		"preflight":          func() error { return parsePreflight(h, d) },
+		"strip_only":         func() error { return parseFlag(d, &h.StripOnly) },
+		"tenant_header":      func() error { return parseTenantHeader(h, d) },
+		"tenant":             func() error { return parseTenant(h, d) },
+		"tenant_default":     func() error { return parseWord(d, &h.TenantDefault) },
+		"tenant_pattern":     func() error { return parseTenantPattern(h, d) },
+		"ttl":                func() error { return parseDuration(d, &h.TTL, maxTTL) },
+		"memory":             func() error { return parseMemory(h, d) },
+		"store":              func() error { return parseStore(h, d) },
+		"resolver":           func() error { return parseResolver(h, d) },
+		"timeout":            func() error { return parseDuration(d, &h.Timeout, maxTimeout) },
+		"header":             func() error { return parseHeader(h, d) },
+		"strip_token":        func() error { return parseFlag(d, &h.StripToken) },
 	}
 }
 
@@ -139,8 +161,67 @@ func (i *Issuer) options(d *caddyfile.Dispenser) map[string]func() error {
 			i.ClientCertificateFile, i.ClientKeyFile = files[0], files[1]
 			return nil
 		},
+		"tenants": func() error {
+			return parseNames(d, &i.Tenants, "the tenants that this issuer's tokens are good for")
+		},
 		"insecure_http": func() error { return parseFlag(d, &i.InsecureHTTP) },
 	}
+}
+
+// parseNames takes the option's arguments, of which there must be one.
+func parseNames(d *caddyfile.Dispenser, dst *[]string, what string) error {
+	option := d.Val()
+	names := d.RemainingArgs()
+	if len(names) == 0 || slices.Contains(names, "") {
+		return d.Errf("%s needs %s, on the same line", option, what)
+	}
+	*dst = names
+	return nil
+}
+
+func parseTokenFrom(h *Handler, d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	source := TokenSource{}
+	switch len(args) {
+	case 2:
+		source.From, source.Name = args[0], args[1]
+	case 1:
+		source.From = args[0]
+	default:
+		return d.Err("token_from takes a place and a name: header [<name>], cookie <name> or query <name>")
+	}
+	if err := source.check(); err != nil {
+		return d.Errf("token_from: %v", err)
+	}
+	h.TokenFrom = append(h.TokenFrom, source)
+	return nil
+}
+
+func parseRequire(h *Handler, d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.Err("require takes a block with lines such as `scope read`, and no argument")
+	}
+	options := make(map[string]func() error)
+	for _, kind := range []token.RequirementKind{
+		token.RequireScope, token.RequireRealmRole, token.RequireClientRole, token.RequireGroup, token.RequireACR,
+	} {
+		options[string(kind)] = func() error {
+			requirement := Requirement{Kind: string(kind), AnyOf: d.RemainingArgs()}
+			if kind == token.RequireClientRole && len(requirement.AnyOf) > 0 {
+				requirement.Client, requirement.AnyOf = requirement.AnyOf[0], requirement.AnyOf[1:]
+			}
+			if err := requirement.token().Validate(); err != nil {
+				return d.Errf("require: %v", err)
+			}
+			h.Require = append(h.Require, requirement)
+			return nil
+		}
+	}
+	_, err := parseBlock(d, "require", options)
+	if err == nil && len(h.Require) == 0 {
+		return d.Err("require needs a block with at least one line, such as `scope read`")
+	}
+	return err
 }
 
 func parseTrustPool(issuer *Issuer, d *caddyfile.Dispenser) error {

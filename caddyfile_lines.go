@@ -14,7 +14,10 @@ import (
 )
 
 // repeatable are the options that may stand in a block more than once.
-var repeatable = map[string]bool{"header": true, "resolver": true}
+var repeatable = map[string]bool{
+	"header": true, "issuer": true, "resolver": true, "token_from": true,
+	"scope": true, "realm_role": true, "client_role": true, "group": true, "acr": true,
+}
 
 // parseBlock parses a block, if there is one, and returns where in it each
 // option was. What is not repeatable may be there once.

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -25,7 +26,15 @@ type Issuer struct {
 	// `https://sso.example.com/realms/main`. It is compared byte for byte.
 	// Required. Global placeholders such as `{env.KEYCLOAK_ISSUER}` are
 	// expanded when the configuration is loaded.
+	//
+	// With `{tenant}` as a whole segment of its path it stands for one realm per
+	// tenant, e.g. `https://sso.example.com/realms/{tenant}`: tokens of a realm
+	// are good for the tenant of that name only. `jwks_url` and
+	// `backchannel_url` then have `{tenant}` in them, too.
 	URL string `json:"url,omitempty"`
+
+	// The tenants that tokens of this issuer are good for. Default: any.
+	Tenants []string `json:"tenants,omitempty"`
 
 	// Where the realm's signing keys are. By default the URL is taken from the
 	// realm's discovery document, `<issuer>/.well-known/openid-configuration`.
@@ -80,14 +89,17 @@ func (i Issuer) expand(repl *caddy.Replacer) (Issuer, error) {
 		name  string
 		value *string
 	}{
-		{"issuer", &i.URL}, {"jwks_url", &i.JWKSURL}, {"backchannel_url", &i.BackchannelURL},
-		{"client_certificate", &i.ClientCertificateFile}, {"client_certificate", &i.ClientKeyFile},
+		{"issuer", &i.URL},
+		{"jwks_url", &i.JWKSURL},
+		{"backchannel_url", &i.BackchannelURL},
+		{"client_certificate", &i.ClientCertificateFile},
+		{"client_certificate", &i.ClientKeyFile},
 	} {
-		expanded, err := repl.ReplaceOrErr(*setting.value, true, true)
+		expanded, err := repl.ReplaceOrErr(hideTenant(*setting.value), true, true)
 		if err != nil {
 			return Issuer{}, fmt.Errorf("%s: %w", setting.name, err)
 		}
-		*setting.value = expanded
+		*setting.value = strings.ReplaceAll(expanded, tenantStandIn, token.Placeholder)
 	}
 	return i, nil
 }
@@ -103,8 +115,16 @@ func (i Issuer) check() error {
 		if setting.url == "" {
 			continue
 		}
-		if err := checkURL(setting.url, i.InsecureHTTP); err != nil {
+		if err := checkURL(strings.ReplaceAll(setting.url, token.Placeholder, "t"), i.InsecureHTTP); err != nil {
 			return fmt.Errorf("%s: %w", setting.name, err)
+		}
+		if i.isTemplate() != strings.Contains(setting.url, token.Placeholder) {
+			return fmt.Errorf("%s: issuer and %[1]s must both contain {tenant}, or neither", setting.name)
+		}
+		if i.isTemplate() {
+			if _, err := token.ParseTemplate(setting.url); err != nil {
+				return fmt.Errorf("%s: the URL %w", setting.name, err)
+			}
 		}
 	}
 	if i.JWKSURL != "" && i.BackchannelURL != "" {
@@ -142,69 +162,156 @@ func isLoopback(host string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// keySetSettings is everything that makes one key set different from another.
-type keySetSettings struct {
-	Issuer             Issuer
-	Certificate, Key   []byte
-	TrustedAuthorities [][]byte
+// tenantStandIn takes the place of {tenant} while other placeholders are
+// expanded. No configuration can hold it.
+const tenantStandIn = "\x00tenant\x00"
+
+func hideTenant(text string) string {
+	return strings.ReplaceAll(text, token.Placeholder, tenantStandIn)
 }
 
-// acquireKeys returns the realm's key set and a function that gives it back.
-// Nothing is fetched yet. The settings are expanded.
-func (i Issuer) acquireKeys(ctx caddy.Context) (*keySet, func() error, error) {
-	settings := keySetSettings{Issuer: i}
-	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
+// newVerifier returns what verifies the issuer's tokens under the policy, and a
+// function that gives its keys back. Nothing is fetched yet. The settings are
+// expanded. Of a template's realms those are known whose tenant is allowed.
+func (i Issuer) newVerifier(ctx caddy.Context, policy token.Config, allowed func(string) bool) (token.Issuer, func() error, error) {
+	way, err := i.newWay(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if i.isTemplate() {
+		realms, release, err := realmSets.Acquire(way, func() (*realmSet, error) { return newRealmSet(way) })
+		if err != nil {
+			return nil, nil, err
+		}
+		verifier, err := token.NewForRealms(policy, realms.Realms, allowed)
+		if err != nil {
+			return nil, nil, errors.Join(err, release())
+		}
+		return verifier, release, nil
+	}
+	keys, release, err := keySets.Acquire(way, func() (*keySet, error) { return newKeySet(way) })
+	if err != nil {
+		return nil, nil, err
+	}
+	policy.Issuer, policy.Keys = i.URL, keys.KeySet
+	verifier, err := token.New(policy)
+	if err != nil {
+		return nil, nil, errors.Join(err, release())
+	}
+	return verifier, release, nil
+}
 
+// way is how this server reaches an issuer: all that makes one set of keys
+// different from another.
+type way struct {
+	URL, JWKSURL, BackchannelURL string
+	InsecureHTTP                 bool
+	TrustPool                    json.RawMessage
+	TrustedAuthorities           [][]byte
+	Certificate, Key             []byte
+
+	tls *tls.Config
+}
+
+func (i Issuer) newWay(ctx caddy.Context) (way, error) {
+	w := way{
+		URL: i.URL, JWKSURL: i.JWKSURL, BackchannelURL: i.BackchannelURL, InsecureHTTP: i.InsecureHTTP,
+		TrustPool: i.TrustPoolRaw,
+		tls:       &tls.Config{MinVersion: tls.VersionTLS12},
+	}
 	if i.TrustPoolRaw != nil {
 		mod, err := ctx.LoadModule(&i, "TrustPoolRaw")
 		if err != nil {
-			return nil, nil, fmt.Errorf("trust_pool: %w", err)
+			return way{}, fmt.Errorf("trust_pool: %w", err)
 		}
 		authority, ok := mod.(caddytls.CA)
 		if !ok {
-			return nil, nil, fmt.Errorf("trust_pool: %T is no source of certificate authorities", mod)
+			return way{}, fmt.Errorf("trust_pool: %T is no source of certificate authorities", mod)
 		}
-		tlsConfig.RootCAs = authority.CertPool()
-		settings.TrustedAuthorities = certificatesOf(authority)
+		w.tls.RootCAs = authority.CertPool()
+		w.TrustedAuthorities = certificatesOf(authority)
 	}
 	if i.ClientCertificateFile != "" {
 		var err error
-		if settings.Certificate, err = os.ReadFile(i.ClientCertificateFile); err != nil {
-			return nil, nil, fmt.Errorf("client_certificate: %w", err)
+		if w.Certificate, err = os.ReadFile(i.ClientCertificateFile); err != nil {
+			return way{}, fmt.Errorf("client_certificate: %w", err)
 		}
-		if settings.Key, err = os.ReadFile(i.ClientKeyFile); err != nil {
-			return nil, nil, fmt.Errorf("client_certificate: %w", err)
+		if w.Key, err = os.ReadFile(i.ClientKeyFile); err != nil {
+			return way{}, fmt.Errorf("client_certificate: %w", err)
 		}
-		pair, err := tls.X509KeyPair(settings.Certificate, settings.Key)
+		pair, err := tls.X509KeyPair(w.Certificate, w.Key)
 		if err != nil {
-			return nil, nil, fmt.Errorf("client_certificate: %w", err)
+			return way{}, fmt.Errorf("client_certificate: %w", err)
 		}
-		tlsConfig.Certificates = []tls.Certificate{pair}
+		w.tls.Certificates = []tls.Certificate{pair}
 	}
+	return w, nil
+}
 
-	return keySets.Acquire(settings, func() (*keySet, error) {
-		transport := &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: keyFetchTimeout}).DialContext,
-			TLSClientConfig:       tlsConfig,
-			TLSHandshakeTimeout:   keyFetchTimeout,
-			ResponseHeaderTimeout: keyFetchTimeout,
-			ForceAttemptHTTP2:     true,
-			MaxIdleConns:          2,
-			IdleConnTimeout:       time.Minute,
-		}
-		keys, err := token.NewKeySet(token.KeySetConfig{
-			Issuer:         i.URL,
-			JWKSURL:        i.JWKSURL,
-			BackchannelURL: i.BackchannelURL,
-			Client:         &http.Client{Transport: transport},
-			Timeout:        keyFetchTimeout,
-		})
-		if err != nil {
-			return nil, err
-		}
-		return &keySet{KeySet: keys, transport: transport}, nil
+func (w way) newTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: keyFetchTimeout}).DialContext,
+		TLSClientConfig:       w.tls,
+		TLSHandshakeTimeout:   keyFetchTimeout,
+		ResponseHeaderTimeout: keyFetchTimeout,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   2,
+		IdleConnTimeout:       time.Minute,
+	}
+}
+
+func newKeySet(w way) (*keySet, error) {
+	transport := w.newTransport()
+	keys, err := token.NewKeySet(token.KeySetConfig{
+		Issuer:         w.URL,
+		JWKSURL:        w.JWKSURL,
+		BackchannelURL: w.BackchannelURL,
+		Client:         &http.Client{Transport: transport},
+		Timeout:        keyFetchTimeout,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &keySet{KeySet: keys, transport: transport}, nil
+}
+
+// realmSets holds the realms of templates of all configurations.
+var realmSets = shared.NewPool[*realmSet]()
+
+// realmSet is a template's realms and the client that fetches their keys.
+type realmSet struct {
+	*token.Realms
+	transport *http.Transport
+}
+
+// Destruct implements [caddy.Destructor].
+func (r *realmSet) Destruct() error {
+	r.Close()
+	r.transport.CloseIdleConnections()
+	return nil
+}
+
+func newRealmSet(w way) (*realmSet, error) {
+	transport := w.newTransport()
+	client := &http.Client{Transport: transport}
+	realms, err := token.NewRealms(token.RealmsConfig{
+		Issuer:         w.URL,
+		JWKSURL:        w.JWKSURL,
+		BackchannelURL: w.BackchannelURL,
+		Keys: func(_ string, addresses token.KeySetConfig) (*token.KeySet, func(), error) {
+			addresses.Client, addresses.Timeout = client, keyFetchTimeout
+			keys, err := token.NewKeySet(addresses)
+			if err != nil {
+				return nil, nil, err
+			}
+			return keys, keys.Close, nil
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	return &realmSet{Realms: realms, transport: transport}, nil
 }
 
 // certificatesOf returns what tells one pool of authorities from another, where
@@ -224,5 +331,5 @@ func certificatesOf(authority caddytls.CA) [][]byte {
 // hasPlaceholder tells whether the settings can only be checked once they are
 // expanded.
 func (i Issuer) hasPlaceholder() bool {
-	return hasPlaceholder(i.URL) || hasPlaceholder(i.JWKSURL) || hasPlaceholder(i.BackchannelURL)
+	return hasPlaceholder(hideTenant(i.URL)) || hasPlaceholder(hideTenant(i.JWKSURL)) || hasPlaceholder(hideTenant(i.BackchannelURL))
 }

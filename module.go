@@ -16,8 +16,6 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
-	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
-
 	// the resolvers that come with the module
 	_ "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/sql"
 	_ "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/static"
@@ -50,8 +48,9 @@ func init() {
 // no credential, or another scheme than Bearer | 401, `WWW-Authenticate: Bearer`
 // a malformed bearer credential, or several credentials | 400, `error="invalid_request"`
 // a token that is not acceptable, for whatever reason | 401, `error="invalid_token"`
+// a token without a required scope, role, group or level | 403, `error="insufficient_scope"`
 // the tenant is missing or malformed | 400
-// not a member of the tenant, or not an active one | 403
+// not the token's tenant, not a member of it, or not an active one | 403
 // keys or resolver cannot answer, and nothing is cached | 503 with `Retry-After`
 //
 // These placeholders are set. One about which nothing is known is empty.
@@ -82,7 +81,9 @@ func init() {
 // A request that matches no matcher of the handler passes it by with whatever
 // headers the client sent. Use `strip_only` on routes that need no login.
 type Handler struct {
-	// The realms whose tokens are accepted. One is required.
+	// The realms whose tokens are accepted. At least one is required. With more
+	// than one, each must be bound to tenants, or the resolver must tell issuers
+	// apart: otherwise one realm could speak for another's users.
 	Issuers []*Issuer `json:"issuers,omitempty"`
 
 	// The audiences of which a token must name one in `aud`. Required, unless
@@ -94,6 +95,9 @@ type Handler struct {
 	// Accepts tokens whatever their `aud`.
 	AudienceOff bool `json:"audience_off,omitempty"`
 
+	// The clients that a token may have been issued to (`azp`). Default: any.
+	AuthorizedParties []string `json:"authorized_parties,omitempty"`
+
 	// The algorithms a token may be signed with: `RS256`, `PS256`, `ES256` and
 	// `EdDSA` by default; also `RS384`, `RS512`, `PS384`, `PS512`, `ES384` and
 	// `ES512`.
@@ -102,6 +106,16 @@ type Handler struct {
 	// How far the clocks of Keycloak and this server may be apart, at most
 	// 60s. Default: 10s.
 	Leeway *caddy.Duration `json:"leeway,omitempty"`
+
+	// The longest life of a token, `exp` minus `iat`. Default: 24h.
+	MaxTokenLifetime caddy.Duration `json:"max_token_lifetime,omitempty"`
+
+	// Where a request may carry its token. Default: the header `Authorization`.
+	// Only these places count, and a request that uses two of them is refused.
+	TokenFrom []TokenSource `json:"token_from,omitempty"`
+
+	// What a token must say besides being valid: all of it, on each request.
+	Require []Requirement `json:"require,omitempty"`
 
 	// Lets requests without a token through as anonymous. A token that is not
 	// acceptable is refused all the same.
@@ -133,6 +147,11 @@ type Handler struct {
 	// Whatever it says, a tenant has at most 63 bytes and holds no colon,
 	// comma, brace, space, control or non-ASCII character.
 	TenantPattern string `json:"tenant_pattern,omitempty"`
+
+	// The claim in which the token itself must name the tenant: `organization`,
+	// which is understood in all of Keycloak's shapes, or the dotted path of a
+	// claim that is a text or a list of texts. Default: none.
+	TenantClaim string `json:"tenant_claim,omitempty"`
 
 	// How old a cached member may be before it is resolved again. Thus also the
 	// longest time that a change of a member may go unnoticed. Default: 60s.
@@ -167,9 +186,13 @@ type Handler struct {
 
 	owned    ownedHeaders
 	headers  headerSet
+	sources  tokenSources
 	tenant   tenantRule
-	verifier *token.Verifier
+	tokens   *token.Issuers
+	bindings []tenantBinding // of the issuers, in their order
+	required []token.Requirement
 	members  *finder
+	mistakes *mistakeLog
 	metrics  *metrics
 	logger   *zap.Logger
 	releases []func() error // what Cleanup gives back
@@ -204,94 +227,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.tenant, err = newTenantRule(h.tenantHeader(), h.Tenant, h.TenantDefault, h.TenantPattern); err != nil {
 		return err
 	}
+	h.sources = newTokenSources(h.TokenFrom)
+	h.sources.warn(h.logger)
+	h.mistakes = &mistakeLog{logger: h.logger, now: time.Now}
 	repl := caddy.NewReplacer()
-	if err := h.provisionVerifier(ctx, repl); err != nil {
+	if err := h.provisionMembers(ctx, repl); err != nil {
 		return err
 	}
-	return h.provisionMembers(ctx, repl)
-}
-
-// provisionVerifier gets the issuer's keys and what decides on tokens.
-func (h *Handler) provisionVerifier(ctx caddy.Context, repl *caddy.Replacer) error {
-	issuer, err := h.Issuers[0].expand(repl)
-	if err != nil {
-		return err
-	}
-	if err := issuer.check(); err != nil {
-		return err
-	}
-	audiences, err := expandAll(repl, h.Audiences)
-	if err != nil {
-		return fmt.Errorf("audience: %w", err)
-	}
-	keys, release, err := issuer.acquireKeys(ctx)
-	if err != nil {
-		return err
-	}
-	h.releases = append(h.releases, release)
-	h.verifier, err = token.New(token.Config{
-		Issuer:     issuer.URL,
-		Keys:       keys.KeySet,
-		Audiences:  audiences,
-		Algorithms: h.Algorithms,
-		Leeway:     h.leeway(),
-		MaxSize:    maxTokenSize,
-		Observer:   keyObserver{h.metrics, h.logger},
-	})
-	return err
-}
-
-// provisionMembers loads the resolvers and opens the cache before them.
-func (h *Handler) provisionMembers(ctx caddy.Context, repl *caddy.Replacer) error {
-	mods, err := ctx.LoadModule(h, "ResolversRaw")
-	if err != nil {
-		return fmt.Errorf("loading resolver: %w", err)
-	}
-	var resolvers []member.Resolver
-	for _, mod := range mods.([]any) {
-		resolver, ok := mod.(member.Resolver)
-		if !ok {
-			return fmt.Errorf("resolver: %T does not implement member.Resolver", mod)
-		}
-		resolvers = append(resolvers, resolver)
-	}
-
-	shared := Store{URL: memoryURL}
-	if len(h.Stores) > 0 {
-		shared = *h.Stores[0]
-	}
-	if shared.URL, err = repl.ReplaceOrErr(shared.URL, true, true); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	if err := shared.check(); err != nil {
-		return err
-	}
-	keys, err := newKeys(shared, resolvers)
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	cache, release, err := acquireStore(h.Memory, shared)
-	if err != nil {
-		return err
-	}
-	h.releases = append(h.releases, release)
-	h.members = &finder{
-		store:     cache,
-		keys:      keys,
-		resolvers: resolvers,
-		ttl:       orDefault(h.TTL, defaultTTL),
-		timeout:   orDefault(h.Timeout, defaultTimeout),
-		metrics:   h.metrics,
-		logger:    h.logger,
-		now:       time.Now,
-	}
-	return nil
+	return h.provisionTokens(ctx, repl)
 }
 
 // Cleanup gives back what Provision took, also where that failed half-way.
 // Requests may still be under way, so nothing they use is touched.
 func (h *Handler) Cleanup() error {
-	var errs []error
+	errs := make([]error, 0, len(h.releases))
 	for _, release := range h.releases {
 		errs = append(errs, release())
 	}
@@ -309,11 +258,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 
 	// both are read before the strip, to which the tenant header falls victim
-	shown := takeCredential(r.Header, maxTokenSize)
+	shown := h.sources.take(r)
 	claimed := h.tenant.take(r, repl)
 	trailers := h.owned.strip(r)
 	if h.StripToken && shown.token != "" {
-		delete(r.Header, "Authorization")
+		shown.source.remove(r)
 	}
 
 	id := identityOf(repl)
@@ -328,7 +277,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	default:
 		h.logRefused(decided, id, err)
 		*id = identity{source: sourceNone, outcome: decided, requestedTenant: id.requestedTenant}
-		return trailers.abandonOn(decided.refusal(w.Header()))
+		return trailers.abandonOn(decided.refusal(w.Header(), scopesOf(err)))
 	}
 }
 
@@ -343,11 +292,18 @@ func (h *Handler) decide(r *http.Request, repl *caddy.Replacer, shown credential
 		return outcomeAnonymous, nil
 	case shown.fault != "":
 		return shown.fault, nil
+	case shown.source.ambient() && isCrossOrigin(r):
+		return outcomeCrossOrigin, nil
 	}
 
-	tok, err := h.verifier.Verify(r.Context(), shown.token)
+	verified, err := h.tokens.Verify(r.Context(), shown.token)
 	if err != nil {
+		h.mistakes.note(err)
 		return outcomeOfToken(err), err
+	}
+	tok := verified.Token
+	if err := tok.Meet(h.required); err != nil {
+		return outcomeInsufficientScope, err
 	}
 	id.token = tok
 
@@ -356,6 +312,9 @@ func (h *Handler) decide(r *http.Request, repl *caddy.Replacer, shown credential
 		return claimed.fault, nil
 	}
 	id.requestedTenant = claimed.name
+	if !h.bindings[verified.Index].allows(verified, claimed.name) {
+		return outcomeTenantMismatch, nil
+	}
 
 	member, refused := h.members.find(r.Context(), tok, claimed.name)
 	if refused != "" {
@@ -387,8 +346,7 @@ func (h *Handler) logRefused(decided outcome, id *identity, err error) {
 	if id.token != nil {
 		fields = append(fields, zap.String("kc_id", id.token.Subject))
 	}
-	var verdict *token.Error
-	if errors.As(err, &verdict) && verdict.Hint != "" {
+	if verdict, ok := errors.AsType[*token.Error](err); ok && verdict.Hint != "" {
 		fields = append(fields, zap.String("hint", verdict.Hint))
 	}
 	if err != nil {
@@ -404,27 +362,6 @@ func sampled(logger *zap.Logger) *zap.Logger {
 	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Second, perSecond, 0)
 	}))
-}
-
-// keyObserver carries what a shared key set sees to the configuration whose
-// request made it look: its metrics and its log.
-type keyObserver struct {
-	metrics *metrics
-	logger  *zap.Logger
-}
-
-// KeysFetched implements [token.Observer]: one line per change of state.
-func (o keyObserver) KeysFetched(fetch token.KeyFetch) {
-	o.metrics.keysFetched(fetch.Duration, fetch.Err)
-	switch {
-	case !fetch.Changed:
-	case fetch.Err != nil:
-		o.logger.Error("signing keys cannot be fetched; tokens are verified with the keys known so far, if any",
-			zap.String("issuer", fetch.Issuer), zap.Error(fetch.Err))
-	default:
-		o.logger.Info("signing keys fetched",
-			zap.String("issuer", fetch.Issuer), zap.Int("keys", fetch.Keys), zap.Int("skipped", fetch.Skipped))
-	}
 }
 
 // Interface guards

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -30,16 +31,21 @@ const (
 	outcomeMissingToken           outcome = "missing_token"
 	outcomeMalformedAuthorization outcome = "malformed_authorization"
 	outcomeMultipleCredentials    outcome = "multiple_credentials"
+	outcomeCrossOrigin            outcome = "cross_origin"
+
+	// What the token lacks.
+	outcomeInsufficientScope = outcome(token.ReasonInsufficientScope)
 
 	// The tenant.
-	outcomeTenantMissing outcome = "tenant_missing"
-	outcomeTenantInvalid outcome = "tenant_invalid"
+	outcomeTenantMissing  outcome = "tenant_missing"
+	outcomeTenantInvalid  outcome = "tenant_invalid"
+	outcomeTenantMismatch outcome = "tenant_mismatch" // not the token's
 
 	// The member.
 	outcomeNotAMember     outcome = "not_a_member"
 	outcomeMemberInactive outcome = "member_inactive"
 	outcomeKCIDMismatch   outcome = "kc_id_mismatch"
-	outcomeTenantMismatch outcome = "tenant_mismatch"
+	outcomeTenantOfMember outcome = "member_tenant_mismatch"
 	outcomeIssuerOfMember outcome = "member_issuer_mismatch"
 
 	// What could not be found out.
@@ -64,6 +70,7 @@ const (
 	challengeBare           = `Bearer`
 	challengeInvalidRequest = `Bearer error="invalid_request"`
 	challengeInvalidToken   = `Bearer error="invalid_token"`
+	challengeScope          = `Bearer error="insufficient_scope"`
 )
 
 // answer is what a refused client is told. The text ends in
@@ -80,6 +87,8 @@ var (
 	answerInvalidToken    = answer{http.StatusUnauthorized, challengeInvalidToken, errors.New("invalid_token")}
 	answerInvalidRequest  = answer{http.StatusBadRequest, challengeInvalidRequest, errors.New("invalid_request")}
 	answerBadTenant       = answer{http.StatusBadRequest, "", errors.New("tenant missing or malformed")}
+	answerScope           = answer{http.StatusForbidden, challengeScope, errors.New("insufficient_scope")}
+	answerCrossOrigin     = answer{http.StatusForbidden, "", errors.New("cross-origin request")}
 	answerForbidden       = answer{http.StatusForbidden, "", errors.New("access to the tenant denied")}
 	answerUnavailable     = answer{http.StatusServiceUnavailable, "", errors.New("temporarily unable to decide")}
 	answerClientGone      = answer{statusClientClosedRequest, "", context.Canceled}
@@ -95,7 +104,12 @@ func (o outcome) answer() answer {
 		return answerInvalidRequest
 	case outcomeTenantMissing, outcomeTenantInvalid:
 		return answerBadTenant
-	case outcomeNotAMember, outcomeMemberInactive, outcomeKCIDMismatch, outcomeTenantMismatch, outcomeIssuerOfMember:
+	case outcomeCrossOrigin:
+		return answerCrossOrigin
+	case outcomeInsufficientScope:
+		return answerScope
+	case outcomeTenantMismatch, outcomeNotAMember, outcomeMemberInactive,
+		outcomeKCIDMismatch, outcomeTenantOfMember, outcomeIssuerOfMember:
 		return answerForbidden
 	case outcomeKeysUnavailable, outcomeResolverTimeout, outcomeResolverError, outcomeResolverAmbiguous:
 		return answerUnavailable
@@ -107,9 +121,13 @@ func (o outcome) answer() answer {
 }
 
 // refusal returns the error that ends a request decided as o. It goes to Caddy
-// unwrapped, or `{http.error.*}` would stay empty in error routes.
-func (o outcome) refusal(header http.Header) error {
+// unwrapped, or `{http.error.*}` would stay empty in error routes. The scopes
+// are those that would be needed (RFC 6750 section 3).
+func (o outcome) refusal(header http.Header, scopes []string) error {
 	a := o.answer()
+	if len(scopes) > 0 {
+		a.challenge += `, scope="` + strings.Join(scopes, " ") + `"`
+	}
 	if a.challenge != "" {
 		header.Set("Www-Authenticate", a.challenge)
 	}

@@ -33,6 +33,9 @@ func TestAnswers(t *testing.T) {
 		outcomeMemberInactive:                  {403, "", ""},
 		outcomeKCIDMismatch:                    {403, "", ""},
 		outcomeTenantMismatch:                  {403, "", ""},
+		outcomeTenantOfMember:                  {403, "", ""},
+		outcomeCrossOrigin:                     {403, "", ""},
+		outcomeInsufficientScope:               {403, `Bearer error="insufficient_scope"`, ""},
 		outcomeIssuerOfMember:                  {403, "", ""},
 		outcomeKeysUnavailable:                 {503, "", "5"},
 		outcomeResolverTimeout:                 {503, "", "5"},
@@ -61,9 +64,8 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(string(o), func(t *testing.T) {
 			header := make(http.Header)
-			err := o.refusal(header)
-			// not errors.As: a wrapped one would leave {http.error.*} empty
-			refusal, ok := err.(caddyhttp.HandlerError) //nolint:errorlint
+			err := o.refusal(header, nil)
+			refusal, ok := err.(caddyhttp.HandlerError) //nolint:errorlint // a wrapped one would leave {http.error.*} empty
 			if !ok {
 				t.Fatalf("got %T, want an unwrapped HandlerError", err)
 			}
@@ -79,7 +81,7 @@ func TestAnswers(t *testing.T) {
 			if got := header.Get("Cache-Control"); got != "no-store" {
 				t.Errorf("Cache-Control %q, want no-store", got)
 			}
-			if strings.Contains(refusal.Err.Error(), string(o)) {
+			if o != outcomeInsufficientScope && strings.Contains(refusal.Err.Error(), string(o)) { // RFC 6750's own word
 				t.Errorf("the client could be told the reason: %q", refusal.Err)
 			}
 		})
@@ -102,5 +104,14 @@ func TestOutcomeOfToken(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+// RFC 6750 section 3: the challenge names the scopes that would do.
+func TestChallengeNamesScopes(t *testing.T) {
+	header := make(http.Header)
+	_ = outcomeInsufficientScope.refusal(header, []string{"read", "write"})
+	if got, want := header.Get("WWW-Authenticate"), `Bearer error="insufficient_scope", scope="read write"`; got != want {
+		t.Errorf("challenge %q, want %q", got, want)
 	}
 }

@@ -57,6 +57,7 @@ func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (fou
 		f.dropWrong(ctx, key, sourceMemory, why, want)
 	case store.Mismatch:
 		f.dropWrong(ctx, key, sourceMemory, outcomeKCIDMismatch, want)
+	default: // memory has nothing to offer
 	}
 	return f.join(ctx, key, want)
 }
@@ -69,7 +70,7 @@ func checkMember(m *member.Member, want store.Want) outcome {
 	case m.KCID != want.KCID:
 		return outcomeKCIDMismatch
 	case m.Tenant != want.Tenant:
-		return outcomeTenantMismatch
+		return outcomeTenantOfMember
 	case m.Issuer != "" && m.Issuer != want.Issuer:
 		return outcomeIssuerOfMember
 	case !m.Active:
@@ -259,8 +260,11 @@ func (o storeObserver) RedisOp(op store.Op, took time.Duration, err error) {
 
 // RedisState implements [store.Observer]: one line per change of state.
 func (o storeObserver) RedisState(state store.State, err error) {
-	level, message := zapcore.InfoLevel, "redis is up"
+	var level zapcore.Level
+	var message string
 	switch state {
+	case store.Up:
+		level, message = zapcore.InfoLevel, "redis is up"
 	case store.ReadOnly:
 		level, message = zapcore.WarnLevel, "redis takes no writes; members found by this node are not shared"
 	case store.Down:

@@ -22,6 +22,9 @@ const (
 	maxTTL     = 24 * time.Hour
 	maxTimeout = time.Minute
 
+	// maxTokenLifetime is the longest that can be configured: a year.
+	maxTokenLifetime = 365 * 24 * time.Hour
+
 	// maxTokenSize is the longest token in bytes. One of a user with 150 realm
 	// roles has some 9,000; Caddy itself stops at about 16 KiB of headers.
 	maxTokenSize = 16 << 10
@@ -66,7 +69,8 @@ func (h *Handler) check() error {
 // checkStripOnly refuses what would look as if it protected something.
 func (h *Handler) checkStripOnly() error {
 	if len(h.Issuers) > 0 || len(h.Audiences) > 0 || h.AudienceOff || len(h.ResolversRaw) > 0 || h.Optional ||
-		h.Preflight != "" || h.Tenant != "" || h.TenantDefault != "" || h.TenantPattern != "" ||
+		h.Preflight != "" || len(h.AuthorizedParties) > 0 || len(h.TokenFrom) > 0 || len(h.Require) > 0 ||
+		h.MaxTokenLifetime != 0 || h.TenantClaim != "" || h.Tenant != "" || h.TenantDefault != "" || h.TenantPattern != "" ||
 		len(h.Stores) > 0 || h.StripToken || len(h.Algorithms) > 0 || h.Leeway != nil ||
 		h.TTL != 0 || h.Timeout != 0 || h.Memory != (Memory{}) {
 		return errors.New("strip_only admits everybody, so it goes with tenant_header and header only; remove it or the other options")
@@ -78,9 +82,7 @@ func (h *Handler) checkToken() error {
 	switch {
 	case len(h.Issuers) == 0:
 		return errors.New("issuer is required; give the realm's URL as tokens carry it in `iss`, such as https://sso.example.com/realms/main")
-	case len(h.Issuers) > 1:
-		return errors.New("issuer is given twice; one handler accepts the tokens of one realm")
-	case h.Issuers[0] == nil:
+	case slices.Contains(h.Issuers, nil):
 		return errors.New("issuer: null is not an issuer")
 	case len(h.Audiences) == 0 && !h.AudienceOff:
 		return errors.New("audience is required; give the name that Keycloak's audience mapper puts into `aud`, or `audience off` to accept tokens made for other services too")
@@ -103,15 +105,54 @@ func (h *Handler) checkToken() error {
 			return fmt.Errorf("audience: %w", err)
 		}
 	}
-	return h.Issuers[0].checkUnexpanded()
+	if h.MaxTokenLifetime < 0 || time.Duration(h.MaxTokenLifetime) > maxTokenLifetime {
+		return fmt.Errorf("max_token_lifetime: %s is negative or longer than %s", time.Duration(h.MaxTokenLifetime), maxTokenLifetime)
+	}
+	for _, name := range h.AuthorizedParties {
+		if name == "" {
+			return errors.New("authorized_party: a name is empty; write the id of a client")
+		}
+		if err := checkGlobalPlaceholders(name); err != nil {
+			return fmt.Errorf("authorized_party: %w", err)
+		}
+	}
+	if err := h.checkTokenFrom(); err != nil {
+		return err
+	}
+	if err := h.checkRequirements(); err != nil {
+		return err
+	}
+	return h.checkIssuers()
+}
+
+func (h *Handler) checkIssuers() error {
+	urls := make(map[string]bool)
+	for _, issuer := range h.Issuers {
+		if err := issuer.checkUnexpanded(); err != nil {
+			return err
+		}
+		if urls[issuer.URL] {
+			return errors.New("issuer: the same realm is given twice; keep one of the two")
+		}
+		urls[issuer.URL] = true
+		for _, tenant := range issuer.Tenants {
+			if tenant == "" || len(tenant) > maxTenantLength {
+				return errors.New("tenants: a name is empty or longer than 63 bytes; write names as requests carry them")
+			}
+		}
+	}
+	return nil
 }
 
 // checkUnexpanded checks the issuer as far as can be before its placeholders
 // are expanded.
 func (i Issuer) checkUnexpanded() error {
 	for _, setting := range []struct{ name, value string }{
-		{"issuer", i.URL}, {"jwks_url", i.JWKSURL}, {"backchannel_url", i.BackchannelURL},
-		{"client_certificate", i.ClientCertificateFile}, {"client_certificate", i.ClientKeyFile},
+		{"issuer", hideTenant(i.URL)},
+		{"jwks_url", hideTenant(i.JWKSURL)},
+		{"backchannel_url", hideTenant(i.BackchannelURL)},
+		{"client_certificate", i.ClientCertificateFile},
+		{"client_certificate", i.ClientKeyFile},
 	} {
 		if err := checkGlobalPlaceholders(setting.value); err != nil {
 			return fmt.Errorf("%s: %w", setting.name, err)

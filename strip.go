@@ -2,6 +2,7 @@ package keycloakcacheauth
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -115,9 +116,7 @@ func (o ownedHeaders) stripTrailer(r *http.Request) *trailerFilter {
 		merged: r.ProtoMajor != 2,
 	}
 	filter.deleteOwned()
-	for name, values := range filter.arriving {
-		filter.allowed[name] = values
-	}
+	maps.Copy(filter.allowed, filter.arriving)
 	r.Trailer = filter.allowed
 	if r.Body != nil {
 		r.Body = filter

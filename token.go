@@ -7,7 +7,8 @@ import (
 
 // credential is what a request shows to be let in, as it came.
 type credential struct {
-	token string
+	token  string
+	source tokenSource // where the token was; zero without one
 	// fault is why there is no token to verify, "" if there is one.
 	fault outcome
 }

@@ -88,3 +88,12 @@ type Member struct {
 	// member. The list under "roles" becomes the roles sent to the upstream.
 	Attributes map[string]Value
 }
+
+// IssuerTeller is implemented by a [Resolver] that can tell the users of
+// different issuers apart. A configuration that accepts several issuers demands
+// that, unless it binds each of them to tenants.
+type IssuerTeller interface {
+	// TellsIssuers tells whether the resolver uses the query's issuer to find a
+	// member.
+	TellsIssuers() bool
+}

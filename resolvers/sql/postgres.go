@@ -243,7 +243,7 @@ func (p *postgres) impossible(ctx context.Context, db *sql.DB, text string, args
 
 // fits tells whether a text may be a value of a type; true if not known.
 func fits(text string, oid uint32) bool {
-	bits := 0
+	var bits int
 	switch oid {
 	case pgtype.UUIDOID:
 		digits := strings.NewReplacer("-", "", "{", "", "}", "").Replace(text)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -188,6 +189,9 @@ func (r *Resolver) Cleanup() error {
 
 // Identity implements member.Resolver.
 func (r *Resolver) Identity() string { return r.identity }
+
+// TellsIssuers implements [member.IssuerTeller]: a query with `:issuer` does.
+func (r *Resolver) TellsIssuers() bool { return slices.Contains(r.statement.params, "issuer") }
 
 // Resolve implements member.Resolver. The text of its errors holds neither
 // secrets of the configuration nor values of the query or of the row.

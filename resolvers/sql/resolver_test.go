@@ -3,6 +3,7 @@ package sqlresolver
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -144,9 +145,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	t.Setenv("KCA_TEST_DSN", "postgres://u:"+secret+"@h:port/d")
 	good := func(changes map[string]any) map[string]any {
 		config := map[string]any{"driver": "postgres", "dsn": "host=127.0.0.1", "query": columns + byKey}
-		for name, value := range changes {
-			config[name] = value
-		}
+		maps.Copy(config, changes)
 		return config
 	}
 	tests := map[string]struct {
@@ -210,16 +209,14 @@ func TestIdentity(t *testing.T) {
 	identity := func(changes map[string]any) string {
 		config := make(map[string]any)
 		for _, m := range []map[string]any{base, changes} {
-			for name, value := range m {
-				config[name] = value
-			}
+			maps.Copy(config, m)
 		}
 		r := mustLoad(t, config)
-		checkError(t, errorText(r.Identity()), "hunter2secret")
+		checkError(t, textError(r.Identity()), "hunter2secret")
 		return r.Identity()
 	}
 	want := identity(nil)
-	checkError(t, errorText(want), "", "sql", "postgres", "h:5433", "kc_id = :kc_id")
+	checkError(t, textError(want), "", "sql", "postgres", "h:5433", "kc_id = :kc_id")
 
 	same := map[string]map[string]any{
 		"the password":         {"dsn": "postgres://u:other@h:5433/d?sslmode=require"},
@@ -250,10 +247,10 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// errorText lets checkError look at any text.
-type errorText string
+// textError lets checkError look at any text.
+type textError string
 
-func (e errorText) Error() string { return string(e) }
+func (e textError) Error() string { return string(e) }
 
 // A reload with the same settings must find the connections it left, one with
 // another password must not.
@@ -261,9 +258,7 @@ func TestPoolsOutliveReloads(t *testing.T) {
 	t.Setenv("KCA_TEST_PASSWORD", "one")
 	config := func(changes map[string]any) []byte {
 		c := map[string]any{"driver": "postgres", "dsn": "postgres://u:{env.KCA_TEST_PASSWORD}@h/d", "query": columns + byKey}
-		for name, value := range changes {
-			c[name] = value
-		}
+		maps.Copy(c, changes)
 		raw, err := json.Marshal(c)
 		if err != nil {
 			t.Fatal(err)

@@ -1,0 +1,155 @@
+package keycloakcacheauth
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
+)
+
+// provisionTokens gets the issuers' keys and what decides on tokens.
+func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error {
+	audiences, err := expandAll(repl, h.Audiences)
+	if err != nil {
+		return fmt.Errorf("audience: %w", err)
+	}
+	parties, err := expandAll(repl, h.AuthorizedParties)
+	if err != nil {
+		return fmt.Errorf("authorized_party: %w", err)
+	}
+	policy := token.Config{
+		Audiences:         audiences,
+		AuthorizedParties: parties,
+		Algorithms:        h.Algorithms,
+		Leeway:            h.leeway(),
+		MaxLifetime:       time.Duration(h.MaxTokenLifetime),
+		MaxSize:           maxTokenSize,
+		Observer:          keyObserver{h.metrics, h.logger},
+	}
+	var issuers []token.Issuer
+	for _, configured := range h.Issuers {
+		issuer, err := configured.expand(repl)
+		if err != nil {
+			return err
+		}
+		if err := issuer.check(); err != nil {
+			return err
+		}
+		verifier, release, err := issuer.newVerifier(ctx, policy, h.tenant.valid)
+		if err != nil {
+			return err
+		}
+		h.releases = append(h.releases, release)
+		issuers = append(issuers, verifier)
+		h.bindings = append(h.bindings, newTenantBinding(issuer, h.TenantClaim))
+	}
+	seen, release, err := seenTokens.Acquire("seen", newSeenTokens)
+	if err != nil {
+		return err
+	}
+	h.releases = append(h.releases, release)
+	if h.tokens, err = token.NewIssuers(seen.Seen, issuers...); err != nil {
+		return err
+	}
+	for _, r := range h.Require {
+		h.required = append(h.required, r.token())
+	}
+	return nil
+}
+
+// seenTokens remembers verified tokens for all configurations. It holds facts
+// only: each handler looks at times, keys and its own policy on each request.
+var seenTokens = shared.NewPool[*seenMemory]()
+
+type seenMemory struct{ *token.Seen }
+
+func newSeenTokens() (*seenMemory, error) {
+	seen, err := token.NewSeen(token.SeenConfig{})
+	if err != nil {
+		return nil, err
+	}
+	return &seenMemory{seen}, nil
+}
+
+// Destruct implements [caddy.Destructor].
+func (s *seenMemory) Destruct() error {
+	s.Close()
+	return nil
+}
+
+// provisionMembers loads the resolvers and opens the cache before them.
+func (h *Handler) provisionMembers(ctx caddy.Context, repl *caddy.Replacer) error {
+	mods, err := ctx.LoadModule(h, "ResolversRaw")
+	if err != nil {
+		return fmt.Errorf("loading resolver: %w", err)
+	}
+	var resolvers []member.Resolver
+	for _, mod := range mods.([]any) {
+		resolver, ok := mod.(member.Resolver)
+		if !ok {
+			return fmt.Errorf("resolver: %T does not implement member.Resolver", mod)
+		}
+		resolvers = append(resolvers, resolver)
+	}
+	if err := h.checkIssuersApart(resolvers); err != nil {
+		return err
+	}
+
+	shared := Store{URL: memoryURL}
+	if len(h.Stores) > 0 {
+		shared = *h.Stores[0]
+	}
+	if shared.URL, err = repl.ReplaceOrErr(shared.URL, true, true); err != nil {
+		return errors.New("store: the URL has a placeholder that is unknown or empty; see that the environment variable or the file exists")
+	}
+	if err := shared.check(); err != nil {
+		return err
+	}
+	keys, err := newKeys(shared, resolvers)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	cache, release, err := acquireStore(h.Memory, shared)
+	if err != nil {
+		return err
+	}
+	h.releases = append(h.releases, release)
+	h.members = &finder{
+		store:     cache,
+		keys:      keys,
+		resolvers: resolvers,
+		ttl:       orDefault(h.TTL, defaultTTL),
+		timeout:   orDefault(h.Timeout, defaultTimeout),
+		metrics:   h.metrics,
+		logger:    h.logger,
+		now:       time.Now,
+	}
+	return nil
+}
+
+// keyObserver carries what a shared key set sees to the configuration whose
+// request made it look: its metrics and its log.
+type keyObserver struct {
+	metrics *metrics
+	logger  *zap.Logger
+}
+
+// KeysFetched implements [token.Observer]: one line per change of state.
+func (o keyObserver) KeysFetched(fetch token.KeyFetch) {
+	o.metrics.keysFetched(fetch.Duration, fetch.Err)
+	switch {
+	case !fetch.Changed:
+	case fetch.Err != nil:
+		o.logger.Error("signing keys cannot be fetched; tokens are verified with the keys known so far, if any",
+			zap.String("issuer", fetch.Issuer), zap.Error(fetch.Err))
+	default:
+		o.logger.Info("signing keys fetched",
+			zap.String("issuer", fetch.Issuer), zap.Int("keys", fetch.Keys), zap.Int("skipped", fetch.Skipped))
+	}
+}
