@@ -90,9 +90,11 @@ func TestTextFromOutsideIsData(t *testing.T) {
 	s := newSite(t)
 	h, _ := load(t, s.config(func(h *Handler) {
 		h.Headers = []Header{
-			{"X-Name", "{http.auth.user.name}"}, {"X-Plan", "{http.auth.user.member.plan}"},
+			{"X-Name", "{http.auth.user.name}"},
+			{"X-Plan", "{http.auth.user.member.plan}"},
 			{"X-Mixed", "<{http.auth.user.name}|{http.request.header.X-From-Client}>"},
-			{"X-Claim", "{http.auth.user.claims.nested.text}"}, {"X-User-Roles", "{http.auth.user.roles}"},
+			{"X-Claim", "{http.auth.user.claims.nested.text}"},
+			{"X-User-Roles", "{http.auth.user.roles}"},
 		}
 	}))
 	s.source.put(&member.Member{

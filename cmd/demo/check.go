@@ -36,7 +36,7 @@ type checker struct {
 // check sends all requests and writes a line for each.
 func (d *demo) check(ctx context.Context, w io.Writer) error {
 	d.printParts(w)
-	c := &checker{client: &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}, tokenURL: d.realm.tokenURL}
+	c := &checker{client: &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}, tokenURL: d.realm.tokenURL}
 	defer c.client.CloseIdleConnections()
 
 	list := d.requests()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -144,9 +145,7 @@ func TestPasswordGrant(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			form := url.Values{}
-			for field, values := range good {
-				form[field] = values
-			}
+			maps.Copy(form, good)
 			for field, value := range test.change {
 				form.Set(field, value)
 			}

@@ -300,12 +300,11 @@ func (ks *KeySet) fetch(f *flight, begun time.Time, obs Observer) {
 	ks.mu.Lock()
 	ks.flight = nil
 	f.err, ks.lastErr = err, err
-	switch {
-	case err == nil:
+	if err == nil {
 		report.Keys, report.Skipped, report.Changed = fetched.usable, fetched.skipped, ks.failures > 0
 		ks.failures = 0
 		ks.current.Store(&fetchedKeys{keys: fetched, at: begun})
-	default:
+	} else {
 		report.Changed = ks.failures == 0
 		ks.failures++
 		ks.retryAt = ks.cfg.Now().Add(min(firstBackoff<<min(ks.failures-1, 10), lastBackoff))
@@ -343,9 +342,10 @@ func (ks *KeySet) unavailable() error {
 }
 
 func keysUnavailable(err error) error {
-	return &Error{
-		Reason: ReasonKeysUnavailable,
-		Hint:   "the issuer's keys cannot be fetched: see whether this server reaches the issuer",
-		Err:    err,
+	hint := "the issuer's keys cannot be fetched: see whether this server reaches the issuer"
+	if errors.Is(err, errBudget) {
+		hint = "the realm was not asked for its keys yet, because too many others were just before: it gets its " +
+			"turn, but somebody may be making up realms"
 	}
+	return &Error{Reason: ReasonKeysUnavailable, Hint: hint, Err: err}
 }

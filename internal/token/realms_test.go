@@ -248,8 +248,10 @@ func TestWithoutBudgetARealmThatIsNotKnownYetIsUnavailable(t *testing.T) {
 		s.want(t, s.invented(fmt.Sprint("invented", i)), ReasonIssuer, "burst")
 	}
 	_, err := s.issuers.Verify(t.Context(), unknown)
-	if ReasonOf(err) != ReasonKeysUnavailable || !errors.Is(err, errBudget) {
-		t.Errorf("got %v", err)
+	var refusal *Error
+	if !errors.As(err, &refusal) || refusal.Reason != ReasonKeysUnavailable || !errors.Is(err, errBudget) ||
+		!strings.Contains(refusal.Hint, "too many others") {
+		t.Errorf("got %#v", err)
 	}
 	s.advance(time.Hour)
 	for i := range 5 {
