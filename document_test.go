@@ -119,3 +119,30 @@ func TestShownCaddyfilesWork(t *testing.T) {
 		})
 	}
 }
+
+// The README begins with one handler in both languages, and names every option.
+func TestReadme(t *testing.T) {
+	setTestEnvironment(t)
+	data, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	caddyfiles, jsons := blocksOf(text, "caddyfile"), blocksOf(text, "json")
+	if len(caddyfiles) == 0 || len(jsons) != 1 {
+		t.Fatalf("%d Caddyfiles and %d JSON configurations", len(caddyfiles), len(jsons))
+	}
+	adapted, err := adapt(t, caddyfiles[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := handlersIn(t, adapted), handlersIn(t, json.RawMessage(jsons[0]))
+	if len(got) != 1 || len(want) != 1 || !reflect.DeepEqual(asObject(t, got[0]), asObject(t, want[0])) {
+		t.Errorf("the Caddyfile adapts to\n%s\nwhich is not the JSON beside it\n%s", got, want)
+	}
+	for option := range new(Handler).options(nil) {
+		if !strings.Contains(text, "`"+option) && !strings.Contains(text, option+" ") {
+			t.Errorf("option %s is not in the README", option)
+		}
+	}
+}
