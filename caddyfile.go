@@ -56,6 +56,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	        group       <name...>
 //	        acr         <name...>
 //	    }
+//	    resource           <url>
+//	    resource_metadata  [<path>]
 //	    optional
 //	    preflight  authenticate | pass
 //	    strip_only
@@ -116,6 +118,8 @@ func (h *Handler) options(d *caddyfile.Dispenser) map[string]func() error {
 		"token_from":         func() error { return parseTokenFrom(h, d) },
 		"require":            func() error { return parseRequire(h, d) },
 		"tenant_claim":       func() error { return parseWord(d, &h.TenantClaim) },
+		"resource":           func() error { return parseWord(d, &h.Resource) },
+		"resource_metadata":  func() error { return parseResourceMetadata(h, d) },
 		"optional":           func() error { return parseFlag(d, &h.Optional) },
 		"preflight":          func() error { return parsePreflight(h, d) },
 		"strip_only":         func() error { return parseFlag(d, &h.StripOnly) },
@@ -194,6 +198,18 @@ func parseTokenFrom(h *Handler, d *caddyfile.Dispenser) error {
 		return d.Errf("token_from: %v", err)
 	}
 	h.TokenFrom = append(h.TokenFrom, source)
+	return nil
+}
+
+func parseResourceMetadata(h *Handler, d *caddyfile.Dispenser) error {
+	switch args := d.RemainingArgs(); {
+	case len(args) == 0:
+		h.ResourceMetadata = resourceMetadataDefault
+	case len(args) == 1 && isPlainPath(args[0]):
+		h.ResourceMetadata = args[0]
+	default:
+		return d.Err("resource_metadata takes one plain path, such as /.well-known/oauth-protected-resource, or nothing for the one of RFC 9728")
+	}
 	return nil
 }
 

@@ -117,6 +117,16 @@ type Handler struct {
 	// What a token must say besides being valid: all of it, on each request.
 	Require []Requirement `json:"require,omitempty"`
 
+	// The URL by which clients know this site, such as
+	// `https://app.example.com`: the `resource` of RFC 9728. It is never taken
+	// from a request. Goes with `resource_metadata`.
+	Resource string `json:"resource,omitempty"`
+
+	// The path on which the document of RFC 9728 is served, to anybody: it tells
+	// clients which realms' tokens are accepted here. Challenges name it.
+	// `default` is the path that the RFC derives from `resource`. Default: none.
+	ResourceMetadata string `json:"resource_metadata,omitempty"`
+
 	// Lets requests without a token through as anonymous. A token that is not
 	// acceptable is refused all the same.
 	Optional bool `json:"optional,omitempty"`
@@ -184,6 +194,7 @@ type Handler struct {
 	// Does not pass the token on to what comes next.
 	StripToken bool `json:"strip_token,omitempty"`
 
+	metadata *resourceMetadata // nil for none
 	owned    ownedHeaders
 	headers  headerSet
 	sources  tokenSources
@@ -257,6 +268,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return trailers.abandonOn(next.ServeHTTP(w, r))
 	}
 
+	if h.metadata.isFor(r) {
+		h.metrics.decided(outcomeMetadata)
+		return h.metadata.serve(w, r)
+	}
+
 	// both are read before the strip, to which the tenant header falls victim
 	shown := h.sources.take(r)
 	claimed := h.tenant.take(r, repl)
@@ -277,7 +293,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	default:
 		h.logRefused(decided, id, err)
 		*id = identity{source: sourceNone, outcome: decided, requestedTenant: id.requestedTenant}
-		return trailers.abandonOn(decided.refusal(w.Header(), scopesOf(err)))
+		return trailers.abandonOn(decided.refusal(w.Header(), challengeDetails{scopesOf(err), h.metadata.challengeURL()}))
 	}
 }
 

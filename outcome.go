@@ -27,6 +27,10 @@ const (
 	outcomePreflight outcome = "preflight"
 	outcomeStripped  outcome = "stripped"
 
+	// The request was for a path of ours.
+	outcomeMetadata         outcome = "resource_metadata"
+	outcomeMethodNotAllowed outcome = "method_not_allowed"
+
 	// The credential as it came.
 	outcomeMissingToken           outcome = "missing_token"
 	outcomeMalformedAuthorization outcome = "malformed_authorization"
@@ -90,6 +94,7 @@ var (
 	answerScope           = answer{http.StatusForbidden, challengeScope, errors.New("insufficient_scope")}
 	answerCrossOrigin     = answer{http.StatusForbidden, "", errors.New("cross-origin request")}
 	answerForbidden       = answer{http.StatusForbidden, "", errors.New("access to the tenant denied")}
+	answerMethod          = answer{http.StatusMethodNotAllowed, "", errors.New("method not allowed")}
 	answerUnavailable     = answer{http.StatusServiceUnavailable, "", errors.New("temporarily unable to decide")}
 	answerClientGone      = answer{statusClientClosedRequest, "", context.Canceled}
 )
@@ -104,6 +109,8 @@ func (o outcome) answer() answer {
 		return answerInvalidRequest
 	case outcomeTenantMissing, outcomeTenantInvalid:
 		return answerBadTenant
+	case outcomeMethodNotAllowed:
+		return answerMethod
 	case outcomeCrossOrigin:
 		return answerCrossOrigin
 	case outcomeInsufficientScope:
@@ -120,16 +127,29 @@ func (o outcome) answer() answer {
 	}
 }
 
+// challengeDetails is what a challenge says beyond the outcome.
+type challengeDetails struct {
+	scopes   []string // that would be needed (RFC 6750 section 3)
+	metadata string   // URL of the resource's metadata (RFC 9728 section 5.1)
+}
+
 // refusal returns the error that ends a request decided as o. It goes to Caddy
-// unwrapped, or `{http.error.*}` would stay empty in error routes. The scopes
-// are those that would be needed (RFC 6750 section 3).
-func (o outcome) refusal(header http.Header, scopes []string) error {
+// unwrapped, or `{http.error.*}` would stay empty in error routes.
+func (o outcome) refusal(header http.Header, details challengeDetails) error {
 	a := o.answer()
-	if len(scopes) > 0 {
-		a.challenge += `, scope="` + strings.Join(scopes, " ") + `"`
-	}
-	if a.challenge != "" {
-		header.Set("Www-Authenticate", a.challenge)
+	if challenge := a.challenge; challenge != "" {
+		separator := ", "
+		if challenge == challengeBare {
+			separator = " "
+		}
+		if len(details.scopes) > 0 {
+			challenge += separator + `scope="` + strings.Join(details.scopes, " ") + `"`
+			separator = ", "
+		}
+		if details.metadata != "" {
+			challenge += separator + `resource_metadata="` + details.metadata + `"`
+		}
+		header.Set("Www-Authenticate", challenge)
 	}
 	if a.status == http.StatusServiceUnavailable {
 		header.Set("Retry-After", strconv.Itoa(int(retryAfter/time.Second)))

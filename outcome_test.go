@@ -34,6 +34,7 @@ func TestAnswers(t *testing.T) {
 		outcomeKCIDMismatch:                    {403, "", ""},
 		outcomeTenantMismatch:                  {403, "", ""},
 		outcomeTenantOfMember:                  {403, "", ""},
+		outcomeMethodNotAllowed:                {405, "", ""},
 		outcomeCrossOrigin:                     {403, "", ""},
 		outcomeInsufficientScope:               {403, `Bearer error="insufficient_scope"`, ""},
 		outcomeIssuerOfMember:                  {403, "", ""},
@@ -64,7 +65,7 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(string(o), func(t *testing.T) {
 			header := make(http.Header)
-			err := o.refusal(header, nil)
+			err := o.refusal(header, challengeDetails{})
 			refusal, ok := err.(caddyhttp.HandlerError) //nolint:errorlint // a wrapped one would leave {http.error.*} empty
 			if !ok {
 				t.Fatalf("got %T, want an unwrapped HandlerError", err)
@@ -107,11 +108,31 @@ func TestOutcomeOfToken(t *testing.T) {
 	}
 }
 
-// RFC 6750 section 3: the challenge names the scopes that would do.
-func TestChallengeNamesScopes(t *testing.T) {
-	header := make(http.Header)
-	_ = outcomeInsufficientScope.refusal(header, []string{"read", "write"})
-	if got, want := header.Get("WWW-Authenticate"), `Bearer error="insufficient_scope", scope="read write"`; got != want {
-		t.Errorf("challenge %q, want %q", got, want)
+// RFC 6750 section 3 and RFC 9728 section 5.1: what challenges say beyond the
+// error.
+func TestChallengeDetails(t *testing.T) {
+	const metadata = "https://app.example.com/.well-known/oauth-protected-resource"
+	for name, tc := range map[string]struct {
+		outcome outcome
+		details challengeDetails
+		want    string
+	}{
+		"scopes":             {outcomeInsufficientScope, challengeDetails{scopes: []string{"read", "write"}}, `Bearer error="insufficient_scope", scope="read write"`},
+		"metadata alone":     {outcomeMissingToken, challengeDetails{metadata: metadata}, `Bearer resource_metadata="` + metadata + `"`},
+		"metadata and error": {"expired", challengeDetails{metadata: metadata}, `Bearer error="invalid_token", resource_metadata="` + metadata + `"`},
+		"everything": {
+			outcomeInsufficientScope,
+			challengeDetails{[]string{"a"}, metadata},
+			`Bearer error="insufficient_scope", scope="a", resource_metadata="` + metadata + `"`,
+		},
+		"no challenge at all": {outcomeNotAMember, challengeDetails{metadata: metadata}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			header := make(http.Header)
+			_ = tc.outcome.refusal(header, tc.details)
+			if got := header.Get("WWW-Authenticate"); got != tc.want {
+				t.Errorf("challenge %q, want %q", got, tc.want)
+			}
+		})
 	}
 }

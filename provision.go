@@ -33,6 +33,7 @@ func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error
 		Observer:          keyObserver{h.metrics, h.logger},
 	}
 	var issuers []token.Issuer
+	var expanded []Issuer
 	for _, configured := range h.Issuers {
 		issuer, err := configured.expand(repl)
 		if err != nil {
@@ -46,8 +47,20 @@ func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error
 			return err
 		}
 		h.releases = append(h.releases, release)
-		issuers = append(issuers, verifier)
+		issuers, expanded = append(issuers, verifier), append(expanded, issuer)
 		h.bindings = append(h.bindings, newTenantBinding(issuer, h.TenantClaim))
+	}
+	resource, err := repl.ReplaceOrErr(h.Resource, true, true)
+	if err != nil {
+		return fmt.Errorf("resource: %w", err)
+	}
+	if resource != "" {
+		if err := checkResourceURL(resource); err != nil {
+			return err
+		}
+	}
+	if h.metadata, err = newResourceMetadata(h, resource, expanded); err != nil {
+		return err
 	}
 	seen, release, err := seenTokens.Acquire("seen", newSeenTokens)
 	if err != nil {

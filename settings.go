@@ -70,7 +70,7 @@ func (h *Handler) check() error {
 func (h *Handler) checkStripOnly() error {
 	if len(h.Issuers) > 0 || len(h.Audiences) > 0 || h.AudienceOff || len(h.ResolversRaw) > 0 || h.Optional ||
 		h.Preflight != "" || len(h.AuthorizedParties) > 0 || len(h.TokenFrom) > 0 || len(h.Require) > 0 ||
-		h.MaxTokenLifetime != 0 || h.TenantClaim != "" || h.Tenant != "" || h.TenantDefault != "" || h.TenantPattern != "" ||
+		h.Resource != "" || h.ResourceMetadata != "" || h.MaxTokenLifetime != 0 || h.TenantClaim != "" || h.Tenant != "" || h.TenantDefault != "" || h.TenantPattern != "" ||
 		len(h.Stores) > 0 || h.StripToken || len(h.Algorithms) > 0 || h.Leeway != nil ||
 		h.TTL != 0 || h.Timeout != 0 || h.Memory != (Memory{}) {
 		return errors.New("strip_only admits everybody, so it goes with tenant_header and header only; remove it or the other options")
@@ -120,6 +120,9 @@ func (h *Handler) checkToken() error {
 		return err
 	}
 	if err := h.checkRequirements(); err != nil {
+		return err
+	}
+	if err := h.checkResource(); err != nil {
 		return err
 	}
 	return h.checkIssuers()
