@@ -11,7 +11,7 @@ import (
 
 // tenantBinding says which tenants the tokens of one issuer are good for.
 type tenantBinding struct {
-	tenants []string // nil for any
+	tenants []string // none for any
 	realm   bool     // the tenant is the one in the issuer's URL
 	claim   string   // the token must name the tenant there; "" for nowhere
 }
@@ -24,7 +24,7 @@ func newTenantBinding(issuer Issuer, claim string) tenantBinding {
 // byte for byte.
 func (b tenantBinding) allows(verified token.Verified, tenant string) bool {
 	switch {
-	case b.tenants != nil && !slices.Contains(b.tenants, tenant):
+	case len(b.tenants) > 0 && !slices.Contains(b.tenants, tenant):
 		return false
 	case b.realm && verified.Tenant != tenant:
 		return false
@@ -39,16 +39,11 @@ func (b tenantBinding) allows(verified token.Verified, tenant string) bool {
 func (i Issuer) isTemplate() bool { return strings.Contains(i.URL, token.Placeholder) }
 
 // checkIssuersApart refuses several issuers one of which could speak for the
-// users of another: `sub` is unique within a realm only, and whoever can make
-// realms' users could choose it.
+// users of another: `sub` is unique within a realm only, and whoever makes a
+// realm's mappers can choose it, like every other claim. So it is not enough
+// that tokens name the tenant: no tenant may be open to two issuers, unless
+// the resolvers tell their users apart.
 func (h *Handler) checkIssuersApart(resolvers []member.Resolver) error {
-	if len(h.Issuers) == 1 && !h.Issuers[0].isTemplate() || h.TenantClaim != "" {
-		return nil
-	}
-	bound := !slices.ContainsFunc(h.Issuers, func(i *Issuer) bool { return len(i.Tenants) == 0 && !i.isTemplate() })
-	if bound {
-		return nil
-	}
 	apart := !slices.ContainsFunc(resolvers, func(r member.Resolver) bool {
 		teller, ok := r.(member.IssuerTeller)
 		return !ok || !teller.TellsIssuers()
@@ -56,7 +51,20 @@ func (h *Handler) checkIssuersApart(resolvers []member.Resolver) error {
 	if apart {
 		return nil
 	}
-	return errors.New("issuer: with several issuers, a user of one could pass for a user of another with the same id; " +
-		"bind each to its tenants (`tenants` in its block, {tenant} in its URL, or tenant_claim), " +
-		"or use :issuer in the resolver's query")
+	for i, one := range h.Issuers {
+		if slices.ContainsFunc(h.Issuers[:i], one.sharesTenants) {
+			return errors.New("issuer: a tenant is open to two issuers, so a user of one could pass for a user of the other with the same id; " +
+				"bind each to tenants of its own (`tenants` in its block), or use :issuer in the resolver's query")
+		}
+	}
+	return nil
+}
+
+// sharesTenants tells whether there may be a tenant that tokens of both issuers
+// are good for.
+func (i *Issuer) sharesTenants(other *Issuer) bool {
+	if len(i.Tenants) == 0 || len(other.Tenants) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(i.Tenants, func(tenant string) bool { return slices.Contains(other.Tenants, tenant) })
 }
