@@ -50,6 +50,7 @@ func init() {
 // a token that is not acceptable, for whatever reason | 401, `error="invalid_token"`
 // a token without a required scope, role, group or level | 403, `error="insufficient_scope"`
 // the tenant is missing or malformed | 400
+// a token from a cookie, in a changing request that is not shown to be of this origin | 403
 // not the token's tenant, not a member of it, or not an active one | 403
 // keys or resolver cannot answer, and nothing is cached | 503 with `Retry-After`
 //
@@ -82,8 +83,8 @@ func init() {
 // headers the client sent. Use `strip_only` on routes that need no login.
 type Handler struct {
 	// The realms whose tokens are accepted. At least one is required. With more
-	// than one, each must be bound to tenants, or the resolver must tell issuers
-	// apart: otherwise one realm could speak for another's users.
+	// than one, no tenant may be open to two of them, or the resolvers must tell
+	// issuers apart: otherwise one realm could speak for another's users.
 	Issuers []*Issuer `json:"issuers,omitempty"`
 
 	// The audiences of which a token must name one in `aud`. Required, unless
@@ -191,7 +192,7 @@ type Handler struct {
 	// Sends no identity headers. The default names are deleted all the same.
 	HeadersOff bool `json:"headers_off,omitempty"`
 
-	// Does not pass the token on to what comes next.
+	// Does not pass the token on to what comes next, wherever it came from.
 	StripToken bool `json:"strip_token,omitempty"`
 
 	metadata *resourceMetadata // nil for none
@@ -265,7 +266,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		trailers := h.owned.strip(r)
 		identityOf(repl).outcome = outcomeStripped
 		h.metrics.decided(outcomeStripped)
-		return trailers.abandonOn(next.ServeHTTP(w, r))
+		return trailers.abandonOn(w, next.ServeHTTP(w, r))
 	}
 
 	if h.metadata.isFor(r) {
@@ -277,8 +278,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	shown := h.sources.take(r)
 	claimed := h.tenant.take(r, repl)
 	trailers := h.owned.strip(r)
-	if h.StripToken && shown.token != "" {
-		shown.source.remove(r)
+	if h.StripToken {
+		h.sources.remove(r)
 	}
 
 	id := identityOf(repl)
@@ -289,11 +290,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		id.outcome = decided
 		h.headers.set(r.Header, repl, id)
 		h.logAdmitted(id)
-		return trailers.abandonOn(next.ServeHTTP(w, r))
+		return trailers.abandonOn(w, next.ServeHTTP(w, r))
 	default:
 		h.logRefused(decided, id, err)
 		*id = identity{source: sourceNone, outcome: decided, requestedTenant: id.requestedTenant}
-		return trailers.abandonOn(decided.refusal(w.Header(), challengeDetails{scopesOf(err), h.metadata.challengeURL()}))
+		return trailers.abandonOn(w, decided.refusal(w.Header(), challengeDetails{scopesOf(err), h.metadata.challengeURL()}))
 	}
 }
 
@@ -304,7 +305,7 @@ func (h *Handler) decide(r *http.Request, repl *caddy.Replacer, shown credential
 	switch {
 	case h.Preflight == preflightPass && isPreflight(r):
 		return outcomePreflight, nil
-	case h.Optional && shown.fault == outcomeMissingToken:
+	case h.Optional && shown.fault == outcomeMissingToken && !shown.unsupported:
 		return outcomeAnonymous, nil
 	case shown.fault != "":
 		return shown.fault, nil

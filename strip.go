@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 )
 
 // ownedHeaders are the header names that only this module may send to what
@@ -163,14 +164,20 @@ func (t *trailerFilter) deleteOwned() {
 // handlers such as forward_auth and tracing hand on a copy. It shares the
 // fields with ours, but has the map of all trailers, and the body that fills
 // it. Nothing can come between these two in HTTP/1.1, so there such a body ends
-// here: what reads on gets an error. That concerns requests that announce
-// trailers only.
-func (t *trailerFilter) abandonOn(err error) error {
-	if err == nil || t == nil {
+// here, and with it the connection: what reads on gets an error. That concerns
+// requests that announce trailers only. In HTTP/2 only announced trailers
+// arrive, of which ours are out of the map already.
+func (t *trailerFilter) abandonOn(w http.ResponseWriter, err error) error {
+	if err == nil || t == nil || !t.merged {
 		return err
 	}
-	if t.merged && t.ReadCloser != nil {
-		_ = t.ReadCloser.Close() // may read on for a while; all that it merges is deleted below
+	if t.ReadCloser != nil {
+		// Close reads on for a while, for the sake of the next request on the
+		// connection. The client must not be able to hold up its own answer
+		// with that, so nothing more is read.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) // where it is not supported, Close may take its time
+		w.Header().Set("Connection", "close")
+		_ = t.ReadCloser.Close()
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -144,7 +144,7 @@ func TestStripOfARequestThatFailsReachesEarlierCopies(t *testing.T) {
 			r.ProtoMajor = tc.major
 			earlier := *r
 			failure := io.ErrUnexpectedEOF
-			if err := newOwnedHeaders().strip(r).abandonOn(failure); err != failure { //nolint:errorlint // the very error: wrapped, Caddy would not know it
+			if err := newOwnedHeaders().strip(r).abandonOn(httptest.NewRecorder(), failure); err != failure { //nolint:errorlint // the very error: wrapped, Caddy would not know it
 				t.Errorf("the error became %v", err)
 			}
 			if _, err := io.ReadAll(earlier.Body); err != tc.want { //nolint:errorlint // as io.ReadAll returns it
@@ -159,7 +159,7 @@ func TestStripOfARequestThatFailsReachesEarlierCopies(t *testing.T) {
 
 func TestStripLeavesTheBodyOfARequestThatSucceedsAlone(t *testing.T) {
 	r, _ := withTrailers([]string{"X-Checksum"}, nil)
-	if err := newOwnedHeaders().strip(r).abandonOn(nil); err != nil {
+	if err := newOwnedHeaders().strip(r).abandonOn(httptest.NewRecorder(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadAll(r.Body); err != nil {
@@ -169,7 +169,7 @@ func TestStripLeavesTheBodyOfARequestThatSucceedsAlone(t *testing.T) {
 
 func TestStripOfARequestWithoutTrailersLeavesItsBody(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("body"))
-	_ = newOwnedHeaders().strip(r).abandonOn(io.ErrUnexpectedEOF)
+	_ = newOwnedHeaders().strip(r).abandonOn(httptest.NewRecorder(), io.ErrUnexpectedEOF)
 	if got, err := io.ReadAll(r.Body); err != nil || string(got) != "body" {
 		t.Errorf("the body is %q, %v", got, err)
 	}
