@@ -42,7 +42,6 @@ type identity struct {
 	outcome         outcome
 	source          source
 	loadedAt        time.Time
-	now             time.Time
 }
 
 // source is where a member was found.
@@ -204,7 +203,7 @@ func ageField(id *identity) fieldValue {
 	if id.member == nil {
 		return fieldValue{}
 	}
-	age := max(0, id.now.Sub(id.loadedAt))
+	age := max(0, time.Since(id.loadedAt))
 	return fieldValue{single: strconv.FormatInt(int64(age/time.Second), 10)}
 }
 
@@ -256,7 +255,8 @@ func ofMember(attribute string) field {
 
 // text is the value as a placeholder: a text as it is, a list joined by commas
 // with `%`, commas and control characters in its items percent-encoded, so
-// that every list can be told from every other.
+// that every list can be told from every other, but for one of an empty item
+// from one of none.
 func (v fieldValue) text() string {
 	if v.list == nil {
 		return v.single

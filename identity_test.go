@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
@@ -184,6 +185,23 @@ func TestPlaceholderWithoutIdentityHasNoText(t *testing.T) {
 	for _, name := range []string{identityKey, "http.auth.user.id", "http.auth.user.claims.x", "http.auth.user.member.x", "http.auth.user.zzz"} {
 		if text := repl.ReplaceKnown("{"+name+"}", ""); text != "" {
 			t.Errorf("{%q} is %q", name, text)
+		}
+	}
+}
+
+func TestAgeIsTheTimeSinceTheMemberWasResolved(t *testing.T) {
+	repl := caddy.NewReplacer()
+	id := identityOf(repl)
+	for name, tc := range map[string]struct {
+		loadedAt time.Time
+		want     string
+	}{
+		"some time ago":                  {time.Now().Add(-90*time.Second - 500*time.Millisecond), "90"},
+		"by a clock that is a bit ahead": {time.Now().Add(time.Second), "0"},
+	} {
+		id.member, id.loadedAt = &member.Member{}, tc.loadedAt
+		if age, _ := repl.GetString("http.keycloak_cache_auth.age"); age != tc.want {
+			t.Errorf("%s: the age is %q, want %q", name, age, tc.want)
 		}
 	}
 }

@@ -203,6 +203,7 @@ func TestOptional(t *testing.T) {
 		"another scheme":                         {http.Header{"Authorization": {"Basic YTpi"}}, 0},
 		"HS-021 a bad token is refused":          {bearer("x.y.z", "t1"), 401},
 		"a token of nobody's member":             {bearer(s.token("dave"), "t1"), 403},
+		"a DPoP token is no anonymous":           {http.Header{"Authorization": {"DPoP " + s.token("alice")}}, 401},
 		"a malformed credential is no anonymous": {http.Header{"Authorization": {"Bearer"}}, 400},
 	} {
 		t.Run(name, func(t *testing.T) {

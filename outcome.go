@@ -51,6 +51,7 @@ const (
 	outcomeKCIDMismatch   outcome = "kc_id_mismatch"
 	outcomeTenantOfMember outcome = "member_tenant_mismatch"
 	outcomeIssuerOfMember outcome = "member_issuer_mismatch"
+	outcomeWrongEntry     outcome = "wrong_entry" // of a cache; never a request's outcome
 
 	// What could not be found out.
 	outcomeKeysUnavailable           = outcome(token.ReasonKeysUnavailable)

@@ -3,6 +3,8 @@ package keycloakcacheauth
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -42,7 +44,15 @@ func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error
 		if err := issuer.check(); err != nil {
 			return err
 		}
-		verifier, release, err := issuer.newVerifier(ctx, policy, h.tenant.valid)
+		for _, tenant := range issuer.Tenants {
+			if !h.tenant.valid(tenant) {
+				return fmt.Errorf("tenants: %q is not a tenant that tenant_pattern allows", tenant)
+			}
+		}
+		allowed := func(tenant string) bool {
+			return h.tenant.valid(tenant) && (len(issuer.Tenants) == 0 || slices.Contains(issuer.Tenants, tenant))
+		}
+		verifier, release, err := issuer.newVerifier(ctx, policy, allowed)
 		if err != nil {
 			return err
 		}
@@ -139,9 +149,12 @@ func (h *Handler) provisionMembers(ctx caddy.Context, repl *caddy.Replacer) erro
 		resolvers: resolvers,
 		ttl:       orDefault(h.TTL, defaultTTL),
 		timeout:   orDefault(h.Timeout, defaultTimeout),
-		metrics:   h.metrics,
-		logger:    h.logger,
-		now:       time.Now,
+		// reading and writing Redis come on top, and a little for the rest
+		patience: orDefault(h.Timeout, defaultTimeout) + 2*orDefault(shared.Timeout, defaultRedisTimeout) + time.Second,
+		down:     make([]atomic.Bool, len(resolvers)),
+		metrics:  h.metrics,
+		logger:   h.logger,
+		now:      time.Now,
 	}
 	return nil
 }
@@ -158,6 +171,9 @@ func (o keyObserver) KeysFetched(fetch token.KeyFetch) {
 	o.metrics.keysFetched(fetch.Duration, fetch.Err)
 	switch {
 	case !fetch.Changed:
+	case errors.Is(fetch.Err, token.ErrNoRealm):
+		// anybody can name a realm that is not there
+		o.logger.Debug("there is no such realm", zap.String("issuer", fetch.Issuer))
 	case fetch.Err != nil:
 		o.logger.Error("signing keys cannot be fetched; tokens are verified with the keys known so far, if any",
 			zap.String("issuer", fetch.Issuer), zap.Error(fetch.Err))

@@ -28,9 +28,13 @@ type finder struct {
 	logger    *zap.Logger
 	now       func() time.Time
 
-	// resolversDown is whether the last call of the resolvers failed, so that
-	// each change is logged once.
-	resolversDown atomic.Bool
+	// patience bounds how long a request waits, should a resolver not keep to
+	// its time.
+	patience time.Duration
+
+	// down tells of each resolver whether its last call failed, so that each
+	// change is logged once.
+	down []atomic.Bool
 }
 
 // found is a member that fits the request, and where it came from.
@@ -56,15 +60,16 @@ func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (fou
 		}
 		f.dropWrong(ctx, key, sourceMemory, why, want)
 	case store.Mismatch:
-		f.dropWrong(ctx, key, sourceMemory, outcomeKCIDMismatch, want)
+		f.dropWrong(ctx, key, sourceMemory, outcomeWrongEntry, want)
 	default: // memory has nothing to offer
 	}
 	return f.join(ctx, key, want)
 }
 
 // checkMember tells why a member is not the one who may use the tenant, "" if
-// it is. It is the one place that decides this, for cached and for resolved
-// members alike. Comparison is by bytes, whatever the source compared by.
+// it is. It has the last word on every path: on what a resolver returns, and on
+// cached members, which the store has compared with the request before.
+// Comparison is by bytes, whatever the source compared by.
 func checkMember(m *member.Member, want store.Want) outcome {
 	switch {
 	case m.KCID != want.KCID:
@@ -134,7 +139,12 @@ func (f *finder) join(ctx context.Context, key string, want store.Want) (found, 
 		}()
 		return f.lookUp(context.WithoutCancel(ctx), key, want), nil
 	})
+	patience := time.NewTimer(f.patience)
+	defer patience.Stop()
 	select {
+	case <-patience.C:
+		f.store.flights.Forget(flight) // the next request tries anew
+		return found{}, outcomeResolverTimeout
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return found{}, outcomeResolverTimeout
@@ -180,36 +190,37 @@ func (f *finder) resolve(ctx context.Context, want store.Want) (*member.Member, 
 	defer cancel()
 	query := member.Query{Tenant: want.Tenant, Issuer: want.Issuer, KCID: want.KCID}
 
-	for _, resolver := range f.resolvers {
+	for i, resolver := range f.resolvers {
 		started := f.now()
 		m, err := resolver.Resolve(ctx, query)
 		took := f.now().Sub(started)
 		switch {
 		case err == nil && m != nil:
 			f.metrics.resolved(resolverFound, took)
-			f.resolversAnswer()
+			f.answers(i)
 			return m, ""
 		case errors.Is(err, member.ErrUnknown):
 			f.metrics.resolved(resolverUnknown, took)
-			f.resolversAnswer()
+			f.answers(i)
 		case err == nil:
-			return nil, f.resolversFail(errors.New("resolver returned neither a member nor an error"), took)
+			return nil, f.fails(i, errors.New("resolver returned neither a member nor an error"), took)
 		default:
-			return nil, f.resolversFail(err, took)
+			return nil, f.fails(i, err, took)
 		}
 	}
 	return nil, outcomeNotAMember
 }
 
-func (f *finder) resolversAnswer() {
-	if f.resolversDown.Load() && f.resolversDown.CompareAndSwap(true, false) {
-		f.logger.Info("resolver answers again")
+// answers notes that a resolver could be asked.
+func (f *finder) answers(resolver int) {
+	if f.down[resolver].Load() && f.down[resolver].CompareAndSwap(true, false) {
+		f.logger.Info("resolver answers again", zap.Int("resolver", resolver))
 	}
 }
 
-// resolversFail tells how a failed call refuses the request. An ambiguous
+// fails tells how a failed call refuses the request. An ambiguous
 // answer is one member's trouble, not the resolver's, and is logged as such.
-func (f *finder) resolversFail(err error, took time.Duration) outcome {
+func (f *finder) fails(resolver int, err error, took time.Duration) outcome {
 	switch {
 	case errors.Is(err, member.ErrAmbiguous):
 		f.metrics.resolved(resolverError, took)
@@ -217,18 +228,19 @@ func (f *finder) resolversFail(err error, took time.Duration) outcome {
 		return outcomeResolverAmbiguous
 	case errors.Is(err, context.DeadlineExceeded):
 		f.metrics.resolved(resolverTimeout, took)
-		f.resolversFell(err)
+		f.fell(resolver, err)
 		return outcomeResolverTimeout
 	default:
 		f.metrics.resolved(resolverError, took)
-		f.resolversFell(err)
+		f.fell(resolver, err)
 		return outcomeResolverError
 	}
 }
 
-func (f *finder) resolversFell(err error) {
-	if f.resolversDown.CompareAndSwap(false, true) {
-		f.logger.Error("resolver cannot answer; members in no cache get 503 until it does", zap.Error(err))
+func (f *finder) fell(resolver int, err error) {
+	if f.down[resolver].CompareAndSwap(false, true) {
+		f.logger.Error("resolver cannot answer; members in no cache get 503 until it does",
+			zap.Int("resolver", resolver), zap.Error(err))
 	}
 }
 
@@ -249,7 +261,7 @@ func (o storeObserver) Lookup(level store.Level, result store.Result) {
 	o.finder.metrics.lookup(level.String(), result.String())
 	if result == store.Mismatch {
 		o.finder.reportWrong("cached member does not fit the request; it is dropped and resolved again",
-			sourceOfLevel(level), outcomeKCIDMismatch, o.want)
+			sourceOfLevel(level), outcomeWrongEntry, o.want)
 	}
 }
 

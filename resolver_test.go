@@ -191,6 +191,43 @@ func TestResolverTroubleIsLoggedOncePerChange(t *testing.T) {
 	}
 }
 
+// A resolver that does not keep to its time must not hold requests for ever.
+func TestRequestDoesNotWaitForAResolverThatIgnoresItsTime(t *testing.T) {
+	s := newSite(t)
+	h, _ := load(t, s.config())
+	h.members.patience = 20 * time.Millisecond
+	release := make(chan struct{})
+	defer close(release)
+	s.source.respond(func(context.Context, member.Query) (*member.Member, error) {
+		<-release
+		return nil, errors.New("too late")
+	})
+	fields := bearer(s.token("alice"), "t1")
+	if got := send(t, h, fields); got.status != 503 || got.placeholder("http.keycloak_cache_auth.reason") != string(outcomeResolverTimeout) {
+		t.Fatalf("status %d for %q, want 503", got.status, got.placeholder("http.keycloak_cache_auth.reason"))
+	}
+	s.source.respond(nil)
+	if got := send(t, h, fields); got.status != 0 {
+		t.Errorf("the next request joined the one that hangs: status %d", got.status)
+	}
+}
+
+// One resolver that answers says nothing of another that does not.
+func TestEachResolverHasAStateOfItsOwn(t *testing.T) {
+	s := newSite(t)
+	second := newFakeSourceNamed(t, t.Name()+"/second")
+	h, logs := load(t, s.config(func(h *Handler) { h.ResolversRaw = append(h.ResolversRaw, second.raw()) }))
+	second.respond(func(context.Context, member.Query) (*member.Member, error) { return nil, errors.New("refused") })
+	for range 5 {
+		if got := send(t, h, bearer(s.token("dave"), "t1")); got.status != 503 {
+			t.Fatalf("status %d, want 503", got.status)
+		}
+	}
+	if lines := logs.FilterMessageSnippet("resolver").Len(); lines != 1 {
+		t.Errorf("%d lines, want 1: %v", lines, logs.FilterMessageSnippet("resolver").All())
+	}
+}
+
 func TestNextResolverIsAskedOnlyForUnknownUsers(t *testing.T) {
 	s := newSite(t)
 	second := newFakeSourceNamed(t, t.Name()+"/second")

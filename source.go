@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -144,7 +145,7 @@ func (s tokenSource) take(r *http.Request) credential {
 		return credential{fault: outcomeMissingToken}
 	case len(values) > 1:
 		return credential{fault: outcomeMultipleCredentials}
-	case values[0] == "" || len(values[0]) <= maxTokenSize && !isToken68(values[0]):
+	case !isCredential(values[0], maxTokenSize):
 		return credential{fault: outcomeMalformedAuthorization}
 	default:
 		return credential{token: values[0], source: s}
@@ -154,14 +155,29 @@ func (s tokenSource) take(r *http.Request) credential {
 // ambient tells whether browsers send the token by themselves.
 func (s tokenSource) ambient() bool { return s.from == fromCookie }
 
-// remove takes the token out of the request.
+// remove takes whatever may be a token out of the request, however the request
+// is decided: not all that is refused ends here.
+func (s tokenSources) remove(r *http.Request) {
+	for _, source := range s {
+		source.remove(r)
+	}
+}
+
 func (s tokenSource) remove(r *http.Request) {
 	switch s.from {
 	case fromHeader:
+		if s.name == authorizationHeader && !slices.ContainsFunc(r.Header[s.name], isTokenField) {
+			return // a credential of another kind is none of ours
+		}
 		delete(r.Header, s.name)
 	case fromCookie:
-		removeCookie(r.Header, s.name)
+		if len(r.CookiesNamed(s.name)) > 0 {
+			removeCookie(r.Header, s.name)
+		}
 	case fromQuery:
+		if !r.URL.Query().Has(s.name) {
+			return
+		}
 		removeParameter(r.URL, s.name)
 		r.RequestURI = r.URL.RequestURI()
 		// FastCGI upstreams and error routes get the URL as it came
@@ -169,6 +185,14 @@ func (s tokenSource) remove(r *http.Request) {
 			removeParameter(original.URL, s.name)
 		}
 	}
+}
+
+// isTokenField tells whether a value of Authorization is of a scheme that
+// carries tokens.
+func isTokenField(field string) bool {
+	_, bearer := credentialOf(field, "Bearer")
+	_, dpop := credentialOf(field, "DPoP")
+	return bearer || dpop
 }
 
 // removeCookie takes one cookie out of the Cookie fields and leaves the others

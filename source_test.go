@@ -90,6 +90,26 @@ func TestStripTokenCoversEverySource(t *testing.T) {
 	}
 }
 
+// HS-010: a request that is refused, or passes without a user, may still reach
+// somebody: an error route that proxies it on, or the upstream of a preflight.
+func TestStripTokenAlsoFromRequestsWithoutAUser(t *testing.T) {
+	s := newSite(t)
+	tok := s.token("alice")
+	h, _ := load(t, s.config(func(h *Handler) {
+		h.StripToken = true
+		h.TokenFrom = []TokenSource{{From: "header"}, {From: "cookie", Name: "sid"}}
+	}))
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header["Authorization"] = []string{"Bearer " + tok, "DPoP " + tok}
+	r.Header["Cookie"] = []string{"sid=" + tok + "; a=b"}
+	if got := sendRequest(t, h, r); got.status != 400 {
+		t.Fatalf("status %d, want 400", got.status)
+	}
+	if len(r.Header["Authorization"]) != 0 || r.Header.Get("Cookie") != "a=b" {
+		t.Errorf("left: Authorization %d times, Cookie %q", len(r.Header["Authorization"]), r.Header.Get("Cookie"))
+	}
+}
+
 // A cookie comes along whoever made the browser send the request.
 func TestCookieNeedsSameOrigin(t *testing.T) {
 	s := newSite(t)

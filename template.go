@@ -2,6 +2,7 @@ package keycloakcacheauth
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -89,6 +90,13 @@ func (t template) needsIdentity() bool {
 		}
 	}
 	return false
+}
+
+// has tells whether a placeholder of another's begins like one of these.
+func (t template) has(prefixes ...string) bool {
+	return slices.ContainsFunc(t, func(s segment) bool {
+		return s.foreign != "" && slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(s.foreign, prefix) })
+	})
 }
 
 // text fills the template in as it is. What placeholders stand for is data and

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"regexp"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -18,6 +19,7 @@ type tenantRule struct {
 	header   string         // canonical; used unless value is set
 	value    template       // instead of the header
 	fallback string         // where the request names none; "" for none
+	fromPath bool           // the value depends on the request's path
 	pattern  *regexp.Regexp // nil for the default syntax
 }
 
@@ -37,6 +39,7 @@ func newTenantRule(header, value, fallback, pattern string) (tenantRule, error) 
 			return tenantRule{}, fmt.Errorf("tenant: %w", err)
 		}
 		rule.value = parsed
+		rule.fromPath = parsed.has("http.request.uri.path", "http.request.orig_uri.path")
 	}
 	if fallback != "" && !rule.valid(fallback) {
 		return tenantRule{}, fmt.Errorf("tenant_default: %q is not a tenant that tenant_pattern allows", fallback)
@@ -72,6 +75,9 @@ func (t tenantRule) take(r *http.Request, repl *caddy.Replacer) claimedTenant {
 		if t.value.needsIdentity() {
 			return claimedTenant{} // told from the token, once that is verified
 		}
+		if t.fromPath && !isPlainRequestPath(r) {
+			return claimedTenant{fault: outcomeTenantInvalid}
+		}
 		return t.named(t.value.text(repl, nil))
 	}
 	switch fields := r.Header[t.header]; len(fields) {
@@ -86,6 +92,22 @@ func (t tenantRule) take(r *http.Request, repl *caddy.Replacer) claimedTenant {
 		// an upstream might take another one of them than we would
 		return claimedTenant{fault: outcomeTenantInvalid}
 	}
+}
+
+// isPlainRequestPath tells whether everybody reads the same segments in the
+// request's path. Whoever cleans `/acme/../globex` or takes `%2F` for a slash
+// sees another tenant in it than we would.
+func isPlainRequestPath(r *http.Request) bool {
+	if escaped := strings.ToLower(r.URL.EscapedPath()); strings.Contains(escaped, "%2f") || strings.Contains(escaped, "%5c") {
+		return false
+	}
+	segments := strings.Split(strings.TrimSuffix(r.URL.Path, "/"), "/")
+	for i, segment := range segments {
+		if segment == "." || segment == ".." || segment == "" && i > 0 || strings.Contains(segment, `\`) {
+			return false
+		}
+	}
+	return true
 }
 
 // fromToken returns the tenant that the verified token names, where the rule

@@ -11,6 +11,9 @@ type credential struct {
 	source tokenSource // where the token was; zero without one
 	// fault is why there is no token to verify, "" if there is one.
 	fault outcome
+	// unsupported says that there is a token, of a kind that is not verified
+	// here: whoever sends it does not want to be anonymous.
+	unsupported bool
 }
 
 // takeCredential returns the one bearer token of the request's Authorization
@@ -29,24 +32,42 @@ func takeCredential(header http.Header, maxSize int) credential {
 		return credential{fault: outcomeMultipleCredentials}
 	}
 
-	const scheme = "Bearer"
-	field := fields[0]
+	if value, ours := credentialOf(fields[0], "Bearer"); ours {
+		if !isCredential(value, maxSize) {
+			return credential{fault: outcomeMalformedAuthorization}
+		}
+		return credential{token: value}
+	}
+	if value, dpop := credentialOf(fields[0], "DPoP"); dpop { // RFC 9449 section 7.1
+		if !isCredential(value, maxSize) {
+			return credential{fault: outcomeMalformedAuthorization}
+		}
+		return credential{fault: outcomeMissingToken, unsupported: true}
+	}
+	return credential{fault: outcomeMissingToken}
+}
+
+// credentialOf returns what follows a scheme and its spaces, and whether the
+// field is of that scheme. It is "" if nothing does, or not after a space.
+func credentialOf(field, scheme string) (value string, ours bool) {
 	if len(field) < len(scheme) || !strings.EqualFold(field[:len(scheme)], scheme) {
-		return credential{fault: outcomeMissingToken}
+		return "", false
 	}
 	rest := field[len(scheme):]
 	if rest != "" && isTokenChar(rest[0]) {
-		return credential{fault: outcomeMissingToken} // a longer scheme name: Bearerish
+		return "", false // a longer scheme name: Bearerish
 	}
-	value := strings.TrimLeft(rest, " ")
-	if value == "" || len(value) == len(rest) {
-		return credential{fault: outcomeMalformedAuthorization}
+	value = strings.TrimLeft(rest, " ")
+	if len(value) == len(rest) {
+		return "", true
 	}
-	// what is too long is not even looked through; the verifier refuses it
-	if len(value) <= maxSize && !isToken68(value) {
-		return credential{fault: outcomeMalformedAuthorization}
-	}
-	return credential{token: value}
+	return value, true
+}
+
+// isCredential tells whether a value may be a token. What is too long is not
+// even looked through; the verifier refuses it.
+func isCredential(value string, maxSize int) bool {
+	return value != "" && (len(value) > maxSize || isToken68(value))
 }
 
 // isToken68 tells whether s has the form of a bearer token: b64token in

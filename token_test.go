@@ -21,6 +21,8 @@ func TestTakeCredential(t *testing.T) {
 		"padding, as token68 allows":           {[]string{"Bearer abc=="}, "abc==", ""},
 		"another scheme":                       {[]string{"Basic YWxpY2U6eA=="}, "", outcomeMissingToken},
 		"DPoP, which is not supported":         {[]string{"DPoP " + token}, "", outcomeMissingToken},
+		"a malformed DPoP value":               {[]string{"DPoP a b"}, "", outcomeMalformedAuthorization},
+		"DPoP alone":                           {[]string{"DPoP"}, "", outcomeMalformedAuthorization},
 		"a scheme that begins like ours":       {[]string{"Bearerish " + token}, "", outcomeMissingToken},
 		"the scheme alone":                     {[]string{"Bearer"}, "", outcomeMalformedAuthorization},
 		"the scheme and spaces":                {[]string{"Bearer    "}, "", outcomeMalformedAuthorization},

@@ -25,8 +25,9 @@ var (
 	errOtherOrigin = errors.New("led to another origin")
 	errOtherRealm  = errors.New("led out of the realm's own path")
 
-	// errNoRealm: not only was nothing found, Keycloak itself said so.
-	errNoRealm = errors.New("status 404: there is no such realm")
+	// ErrNoRealm says that not only was nothing found: Keycloak itself said that there
+	// is no such realm.
+	ErrNoRealm = errors.New("status 404: there is no such realm")
 )
 
 // source is where an issuer's keys are fetched from. One fetch runs at a time.
@@ -176,7 +177,7 @@ func (s *source) get(ctx context.Context, from string) ([]byte, error) {
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode == http.StatusNotFound && saysNoRealm(resp.Body):
-		return nil, errNoRealm
+		return nil, ErrNoRealm
 	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("status %d", resp.StatusCode)
 	}

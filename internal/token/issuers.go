@@ -75,7 +75,7 @@ func (v *RealmsVerifier) tenantOf(issuer string) (string, bool) {
 func (v *RealmsVerifier) open(issuer, tenant string) (opened, error) {
 	r, err := v.realms.acquire(tenant)
 	switch {
-	case errors.Is(err, errNoRealm):
+	case errors.Is(err, ErrNoRealm):
 		return opened{}, noSuchRealm(issuer)
 	case err != nil:
 		return opened{}, keysUnavailable(err)

@@ -155,7 +155,7 @@ func (rs *Realms) acquire(tenant string) (*realm, error) {
 	r, missing := rs.lookup(tenant)
 	switch {
 	case missing:
-		return nil, errNoRealm
+		return nil, ErrNoRealm
 	case r == nil:
 		var err error
 		if r, err = rs.add(tenant); err != nil {
@@ -246,7 +246,7 @@ func (rs *Realms) giveBack(r *realm, err error) (missing bool) {
 	case r.proven.Load():
 	case r.keys.proven():
 		rs.promote(r)
-	case errors.Is(err, errNoRealm):
+	case errors.Is(err, ErrNoRealm):
 		missing = true
 		rs.remember(r.tenant)
 		rs.drop(r)
