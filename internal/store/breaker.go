@@ -114,6 +114,20 @@ func (b *breaker) failed(err error) {
 	b.probing.Go(func() { b.probeUntilUp(pause) })
 }
 
+// check probes on behalf of somebody who failed with other commands. So a server
+// that is down is known to be down before a look-up has to find out.
+func (b *breaker) check() {
+	if !b.allowsReads() {
+		return
+	}
+	switch err := b.probe(b.life); {
+	case err == nil:
+		b.answered()
+	case b.life.Err() == nil:
+		b.failed(err)
+	}
+}
+
 // wrote ends the pause of writes.
 func (b *breaker) wrote() {
 	if b.pausedUntil.Load() == 0 {

@@ -21,11 +21,40 @@ const (
 	// it longer than its budget: go-redis connects on a goroutine of its own and
 	// keeps the connection for the next.
 	dialTimeout = time.Second
+
+	// DefaultLogLength is about how many events the flush log keeps unless the
+	// configuration says otherwise. An event takes about 100 bytes.
+	DefaultLogLength = 100000
+
+	// logConnections is how many connections the flush log may have.
+	logConnections = 8
 )
 
-// newClient returns a client for a redis, rediss or unix URL. It does not
-// connect. Its errors say nothing of the URL, which holds a password.
-func newClient(cfg *Config) (redis.UniversalClient, error) {
+// newClients returns a client for look-ups and one for the flush log, for a
+// redis, rediss or unix URL. They do not connect. Errors say nothing of the
+// URL, which holds a password.
+func newClients(cfg *Config) (redis.UniversalClient, logClient, error) {
+	options, err := newOptions(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	silenceGoRedis()
+	client := redis.NewClient(options)
+	if cfg.logClient != nil {
+		return client, cfg.logClient, nil
+	}
+
+	// The log's time is bounded by contexts. These are for what they do not
+	// reach, such as the greeting of a new connection. One connection waits for
+	// events, the others are for flushes.
+	patient := *options
+	patient.ReadTimeout, patient.WriteTimeout, patient.PoolTimeout = readBudget, readBudget, readBudget
+	patient.PoolSize = logConnections
+	return client, &redisLog{client: redis.NewClient(&patient), key: logKey(cfg.Prefix), length: cfg.LogLength}, nil
+}
+
+// newOptions returns what makes go-redis keep to our budgets.
+func newOptions(cfg *Config) (*redis.Options, error) {
 	options, err := parseURL(cfg.URL)
 	if err != nil {
 		return nil, err
@@ -61,9 +90,7 @@ func newClient(cfg *Config) (redis.UniversalClient, error) {
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	options.PipelinePoolSize = -1
-
-	silenceGoRedis()
-	return redis.NewClient(options), nil
+	return options, nil
 }
 
 // parseURL reads a URL as redis.ParseURL does, save that its query may only

@@ -10,10 +10,12 @@ import (
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 )
 
-// The format of what stands in Redis is JSON, version 1:
+// The format of what stands in Redis is JSON, version 2:
 //
 //	{
-//	  "v": 1,
+//	  "v": 2,
+//	  "gen": "5f0c…",                               generation of the flush log, and …
+//	  "pos": "1767225599123-0",                     … position in it, known when loading began
 //	  "tenant": "acme",                             whom was asked for
 //	  "issuer": "https://sso.example.com/realms/a",
 //	  "kc_id": "8d0c…",
@@ -35,7 +37,20 @@ import (
 // Names are compared by case. Every name but the two that may be left out is
 // required, no other is allowed and none may come twice; null stands nowhere;
 // nothing follows the object. No token and no claim is in it.
-const envelopeVersion = 1
+//
+// gen is 1 to 64 letters, digits, hyphens or underscores; pos is a stream id as
+// Redis writes it. A writer that does not follow the flush log cannot write
+// entries. A reader uses an entry only if gen is the generation in force, and
+// pos is below no event of the log that is a flush of the entry, nor below the
+// event that began the generation; see [Store.Flush] for the events.
+const envelopeVersion = 2
+
+// mark is where the flush log stood, as far as a writer had read it, when the
+// loading of its entry began.
+type mark struct {
+	generation string
+	position   position
+}
 
 const (
 	// MaxEntrySize is the size in bytes of the largest value that is written to
@@ -57,6 +72,8 @@ var ErrInvalid = errors.New("not a valid entry")
 // Pointers tell a name that is missing, or null, from one with a zero value.
 type envelope struct {
 	Version  *int64          `json:"v"`
+	Gen      *string         `json:"gen"`
+	Pos      *string         `json:"pos"`
 	Tenant   *string         `json:"tenant"`
 	Issuer   *string         `json:"issuer"`
 	KCID     *string         `json:"kc_id"`
@@ -76,11 +93,11 @@ type memberEnvelope struct {
 
 // encode returns the entry as it is stored in Redis. Text that is not UTF-8
 // cannot be, because it would come back as other text.
-func encode(e *Entry) ([]byte, error) {
-	m := e.Member
+func encode(e *Entry, at mark) ([]byte, error) {
+	m, pos := e.Member, at.position.String()
 	loadedAt, expires, version := e.LoadedAt.UnixMilli(), e.Expires.UnixMilli(), int64(envelopeVersion)
 	wire := envelope{
-		Version: &version, Tenant: &e.Tenant, Issuer: &e.Issuer, KCID: &e.KCID,
+		Version: &version, Gen: &at.generation, Pos: &pos, Tenant: &e.Tenant, Issuer: &e.Issuer, KCID: &e.KCID,
 		LoadedAt: &loadedAt, Expires: &expires,
 		Member: &memberEnvelope{
 			KCID: &m.KCID, Tenant: &m.Tenant, Issuer: text(m.Issuer), Active: &m.Active, ID: &m.ID,
@@ -103,17 +120,18 @@ func encode(e *Entry) ([]byte, error) {
 // decode reads what encode wrote, and refuses everything else. It makes no
 // difference who wrote it: nothing in the value can make it panic, or use
 // more than a small multiple of the value's size.
-func decode(value []byte) (*Entry, error) {
+func decode(value []byte) (*Entry, mark, error) {
 	if len(value) > MaxEntrySize {
-		return nil, fmt.Errorf("%w: larger than %d bytes", ErrInvalid, MaxEntrySize)
+		return nil, mark{}, fmt.Errorf("%w: larger than %d bytes", ErrInvalid, MaxEntrySize)
 	}
 	var wire envelope
 	if err := json.Unmarshal(value, &wire, json.RejectUnknownMembers(true)); err != nil {
-		return nil, fmt.Errorf("%w: malformed", ErrInvalid) // the cause would quote the value
+		return nil, mark{}, fmt.Errorf("%w: malformed", ErrInvalid) // the cause would quote the value
 	}
 	if err := wire.check(); err != nil {
-		return nil, err
+		return nil, mark{}, err
 	}
+	pos, _ := parsePosition(*wire.Pos)
 	return &Entry{
 		Member: &member.Member{
 			KCID: *wire.Member.KCID, Tenant: *wire.Member.Tenant, Issuer: string(wire.Member.Issuer),
@@ -121,7 +139,7 @@ func decode(value []byte) (*Entry, error) {
 		},
 		Tenant: *wire.Tenant, Issuer: *wire.Issuer, KCID: *wire.KCID,
 		LoadedAt: time.UnixMilli(*wire.LoadedAt), Expires: time.UnixMilli(*wire.Expires),
-	}, nil
+	}, mark{*wire.Gen, pos}, nil
 }
 
 // check holds for what is written as well as for what is read.
@@ -130,11 +148,13 @@ func (e *envelope) check() error {
 	switch {
 	case e.Version == nil || *e.Version != envelopeVersion:
 		return fmt.Errorf("%w: version unknown", ErrInvalid)
-	case e.Tenant == nil || e.Issuer == nil || e.KCID == nil || e.LoadedAt == nil || e.Expires == nil || m == nil ||
+	case e.Gen == nil || e.Pos == nil || e.Tenant == nil || e.Issuer == nil || e.KCID == nil || e.LoadedAt == nil || e.Expires == nil || m == nil ||
 		m.KCID == nil || m.Tenant == nil || m.Active == nil || m.ID == nil:
 		return fmt.Errorf("%w: incomplete", ErrInvalid)
 	case *e.Tenant == "" || *e.Issuer == "" || *e.KCID == "":
 		return fmt.Errorf("%w: about nobody", ErrInvalid)
+	case !isGeneration(*e.Gen) || !isPosition(*e.Pos):
+		return fmt.Errorf("%w: no place in the flush log", ErrInvalid)
 	case *e.LoadedAt < 0 || *e.Expires <= *e.LoadedAt || *e.Expires > maxUnixMilli:
 		return fmt.Errorf("%w: its times make no sense", ErrInvalid)
 	case len(m.Attributes) > MaxAttributes:
@@ -142,4 +162,21 @@ func (e *envelope) check() error {
 	default:
 		return nil
 	}
+}
+
+// isGeneration tells whether text can be the name of a generation.
+func isGeneration(text string) bool {
+	for _, c := range []byte(text) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return text != "" && len(text) <= maxPartLength
+}
+
+func isPosition(text string) bool {
+	_, ok := parsePosition(text)
+	return ok
 }

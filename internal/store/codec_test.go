@@ -11,7 +11,15 @@ import (
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 )
 
-const aliceText = `{"v":1,"tenant":"acme","issuer":"https://sso.example.com/realms/main",` +
+// testGeneration and testPosition are in force on each fakeRedis.
+const (
+	testGeneration = "testgeneration"
+	testPosition   = "1767225590000-0"
+)
+
+var testMark = mark{testGeneration, position{millis: 1767225590000}}
+
+const aliceText = `{"v":2,"gen":"testgeneration","pos":"1767225590000-0","tenant":"acme","issuer":"https://sso.example.com/realms/main",` +
 	`"kc_id":"8d0c5a3e-0000-4000-8000-000000000001","loaded_at":1767225600000,"expires":1767225660000,` +
 	`"member":{"kc_id":"8d0c5a3e-0000-4000-8000-000000000001","tenant":"acme",` +
 	`"issuer":"https://sso.example.com/realms/main","active":true,"id":"4711",` +
@@ -19,7 +27,7 @@ const aliceText = `{"v":1,"tenant":"acme","issuer":"https://sso.example.com/real
 
 func mustEncode(t testing.TB, e *Entry) []byte {
 	t.Helper()
-	value, err := encode(e)
+	value, err := encode(e, testMark)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,11 +64,11 @@ func TestEntriesComeBackAsTheyWere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			entry := aliceEntry()
 			change(entry)
-			got, err := decode(mustEncode(t, entry))
+			got, at, err := decode(mustEncode(t, entry))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !sameEntry(got, entry) {
+			if !sameEntry(got, entry) || at != testMark {
 				t.Errorf("got %+v %+v", got, got.Member)
 			}
 		})
@@ -87,7 +95,7 @@ func TestEncodeRefusesWhatWouldComeBackDifferent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			entry := aliceEntry()
 			change(entry)
-			if value, err := encode(entry); !errors.Is(err, ErrInvalid) {
+			if value, err := encode(entry, testMark); !errors.Is(err, ErrInvalid) {
 				t.Errorf("error is %v, value %.200s", err, value)
 			}
 		})
@@ -114,18 +122,29 @@ func TestDecodeRefusesWhatIsNoEntry(t *testing.T) {
 		"CI-010 ten thousand nested lists":       replace(`["admin","billing"]`, strings.Repeat("[", 9999)+strings.Repeat("]", 9999)),
 		"CI-010 a number too large":              replace("1767225600000", "1e1000000"),
 		"CI-011 a gob stream":                    "\x1d\xff\xd3\x02\x01\x01\x0erec",
-		"CI-012 an older version":                replace(`"v":1`, `"v":0`),
-		"CI-012 a newer version":                 replace(`"v":1`, `"v":99`),
-		"CI-012 no version":                      replace(`"v":1,`, ""),
-		"CI-012 a version that is a string":      replace(`"v":1`, `"v":"1"`),
-		"CI-013 an unknown name":                 replace(`"v":1`, `"v":1,"x":1`),
+		"CI-012 an older version":                replace(`"v":2`, `"v":1`),
+		"CI-012 a newer version":                 replace(`"v":2`, `"v":99`),
+		"CI-012 no version":                      replace(`"v":2,`, ""),
+		"CI-012 a version that is a string":      replace(`"v":2`, `"v":"1"`),
+		"CI-013 an unknown name":                 replace(`"v":2`, `"v":2,"x":1`),
 		"CI-013 an unknown name in the member":   replace(`"active":true`, `"active":true,"admin":true`),
-		"CI-013 a name twice":                    replace(`"v":1`, `"v":1,"v":1`),
+		"CI-013 a name twice":                    replace(`"v":2`, `"v":2,"v":2`),
 		"CI-013 a member's name twice":           replace(`"active":true`, `"active":false,"active":true`),
 		"CI-013 an attribute twice":              replace(`"team":"blue"`, `"team":"blue","team":"red"`),
 		"CI-013 an attribute twice, escaped":     replace(`"team":"blue"`, `"team":"blue","te\u0061m":"red"`),
 		"CI-013 a twin in another case":          replace(`"active":true`, `"active":true,"Active":true`),
 		"CI-013 a name in another case":          replace(`"kc_id"`, `"KC_ID"`),
+		"no generation":                          replace(`"gen":"testgeneration",`, ""),
+		"an empty generation":                    replace("testgeneration", ""),
+		"a generation that is null":              replace(`"testgeneration"`, "null"),
+		"a generation of other characters":       replace("testgeneration", "test generation"),
+		"a generation that is a text":            replace("testgeneration", strings.Repeat("x", maxPartLength+1)),
+		"no position":                            replace(`"pos":"1767225590000-0",`, ""),
+		"an empty position":                      replace(`"1767225590000-0"`, `""`),
+		"a position without a number":            replace(`"1767225590000-0"`, `"1767225590000"`),
+		"a position spelt otherwise":             replace(`"1767225590000-0"`, `"1767225590000-00"`),
+		"a position with a sign":                 replace(`"1767225590000-0"`, `"+1767225590000-0"`),
+		"a position beyond 64 bits":              replace(`"1767225590000-0"`, `"18446744073709551616-0"`),
 		"a missing name":                         replace(`"kc_id":"8d0c5a3e-0000-4000-8000-000000000001",`, ""),
 		"a member without active":                replace(`"active":true,`, ""),
 		"active that is null":                    replace(`"active":true`, `"active":null`),
@@ -159,7 +178,7 @@ func TestDecodeRefusesWhatIsNoEntry(t *testing.T) {
 	}
 	for name, text := range tests {
 		t.Run(name, func(t *testing.T) {
-			entry, err := decode([]byte(text))
+			entry, _, err := decode([]byte(text))
 			if !errors.Is(err, ErrInvalid) || entry != nil {
 				t.Errorf("got %+v, error %v", entry, err)
 			}
@@ -183,33 +202,33 @@ func manyNames(n int) string {
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		aliceText, "", "null", "{}", `{"v":1}`, strings.Replace(aliceText, `"blue"`, `["\u0000\ud83d\ude00"]`, 1),
-		strings.Replace(aliceText, `"v":1`, `"v":1e0`, 1), strings.Replace(aliceText, "true", "false", 1),
+		strings.Replace(aliceText, `"v":2`, `"v":2e0`, 1), strings.Replace(aliceText, "true", "false", 1),
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, value []byte) {
-		entry, err := decode(value)
+		entry, at, err := decode(value)
 		if err != nil {
 			if !errors.Is(err, ErrInvalid) || entry != nil {
 				t.Fatalf("error %v with entry %v", err, entry)
 			}
 			return
 		}
-		first, err := encode(entry)
+		first, err := encode(entry, at)
 		if err != nil {
 			if len(value) > MaxEntrySize/6 {
 				return // longer written out in our way
 			}
 			t.Fatalf("accepted but not written: %v", err)
 		}
-		again, err := decode(first)
+		again, atAgain, err := decode(first)
 		if err != nil {
 			t.Fatalf("written but not accepted: %v", err)
 		}
-		if !sameEntry(entry, again) {
+		if !sameEntry(entry, again) || at != atAgain {
 			t.Fatalf("%s became %s", value, first)
 		}
-		if second, _ := encode(again); !bytes.Equal(first, second) {
+		if second, _ := encode(again, at); !bytes.Equal(first, second) {
 			t.Fatalf("%s and %s", first, second)
 		}
 	})
@@ -219,7 +238,7 @@ func BenchmarkEncode(b *testing.B) {
 	entry := aliceEntry()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := encode(entry); err != nil {
+		if _, err := encode(entry, testMark); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -229,7 +248,7 @@ func BenchmarkDecode(b *testing.B) {
 	value := []byte(aliceText)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decode(value); err != nil {
+		if _, _, err := decode(value); err != nil {
 			b.Fatal(err)
 		}
 	}

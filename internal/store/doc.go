@@ -17,15 +17,22 @@
 //
 // What holds for every entry, whatever level it came from: it repeats whom it
 // is about and is compared with who was asked for; it is no older than its
-// writer and its reader allow; it was not loaded or read before a deletion.
+// writer and its reader allow; it was not loaded or read before a flush of it.
+//
+// [Store.Flush] and [Store.Logout] put events into the flush log, a stream in
+// Redis that all nodes follow and to which any program may append; event.go has
+// the format, flushlog.go what makes a flush win. A node that cannot read the
+// log for a few seconds uses what it loads itself, and no longer than that.
 //
 // Redis can neither fail a request nor hold it up: all its operations of one
 // look-up share a small time budget, and a breaker leaves it alone while it
 // does not answer. It is not trusted either: values are bounded, decoded
 // strictly and checked.
 //
-// The commands used are GETRANGE, SET and UNLINK, on keys that begin with the
-// prefix and a colon; a Redis user needs no other rights.
+// The commands used are GETRANGE, SET, UNLINK, XADD, XRANGE and XREAD, on keys
+// that begin with the prefix and a colon; a Redis user needs no other rights.
+// Without XREAD the log is polled; without XADD, XRANGE and SET this node shares
+// nothing.
 //
 // A Store is shared by configurations and outlives any one of them, so it has
 // no logger, metrics or context. What there is to tell goes to the [Observer]

@@ -41,8 +41,16 @@ type Entry struct {
 	Expires time.Time
 
 	// position is what the store's fences stood at when loading or reading the
-	// entry began. It means nothing outside this process.
+	// entry began, places are the fences it has to pass. They mean nothing
+	// outside this process.
 	position uint64
+	places   places
+
+	// known is until when no flush of the entry can have been missed, should the
+	// log not be readable from then on: when this node began to load it, or when
+	// the log was last read before Redis gave the entry. In the time of
+	// [flushLog.elapsed].
+	known int64
 }
 
 // For returns nil if the entry and the member in it are the one asked for, and

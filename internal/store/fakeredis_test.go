@@ -5,24 +5,36 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // fakeRedis speaks enough RESP to stand in for a server, and misbehaves on
-// demand. It knows strings only, and no expiry.
+// demand. It knows strings and one
+// stream, and no expiry.
 type fakeRedis struct {
 	listener net.Listener
 
 	mu     sync.Mutex
 	values map[string]string
+	events []fakeEvent // of the only stream there is
+	clock  int         // of its ids: milliseconds since testPosition
+	closed bool
 	log    []string          // the commands, their names in upper case
 	reply  map[string]string // an answer to a command by name, instead of the right one
 	hook   func(args []string)
 	conns  map[net.Conn]bool
 	dials  int
+}
+
+// fakeEvent is an event with its id.
+type fakeEvent struct {
+	at     position
+	fields []string
 }
 
 // hang as a reply answers nothing, drop closes the connection.
@@ -40,6 +52,7 @@ func newFakeRedis(t *testing.T) *fakeRedis {
 	f := &fakeRedis{
 		listener: listener, values: map[string]string{}, reply: map[string]string{}, conns: map[net.Conn]bool{},
 	}
+	f.events = []fakeEvent{{testMark.position, []string{"kind", "generation", "id", testGeneration}}}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -60,6 +73,7 @@ func newFakeRedis(t *testing.T) *fakeRedis {
 	t.Cleanup(func() {
 		_ = listener.Close()
 		f.mu.Lock()
+		f.closed = true
 		for conn := range f.conns {
 			_ = conn.Close()
 		}
@@ -138,6 +152,9 @@ func (f *fakeRedis) serve(conn net.Conn) {
 		if hook != nil {
 			hook(args)
 		}
+		if args[0] == "XREAD" {
+			f.awaitEvent(args)
+		}
 		switch reply := f.carryOut(args); reply {
 		case drop:
 			return
@@ -167,8 +184,27 @@ func (f *fakeRedis) carryOut(args []string) string {
 		value = value[:min(len(value), end+1)]
 		return fmt.Sprintf("$%d\r\n%s\r\n", len(value), value)
 	case "SET":
+		if _, ok := f.values[args[1]]; ok && slices.Contains(args, "NX") {
+			return "$-1\r\n"
+		}
 		f.values[args[1]] = args[2]
 		return "+OK\r\n"
+	case "XADD": // key MAXLEN ~ n * fields
+		f.clock++
+		at := testMark.position
+		at.millis += uint64(f.clock)
+		f.events = append(f.events, fakeEvent{at, args[6:]})
+		return fmt.Sprintf("$%d\r\n%s\r\n", len(at.String()), at)
+	case "XRANGE": // key from + COUNT n
+		from, _ := parsePosition(args[2])
+		limit, _ := strconv.Atoi(args[5])
+		return stream(f.after(from, true), limit)
+	case "XREAD": // COUNT 1 BLOCK n STREAMS key after
+		after, _ := parsePosition(args[7])
+		if events := f.after(after, false); len(events) > 0 {
+			return fmt.Sprintf("*1\r\n*2\r\n$%d\r\n%s\r\n", len(args[6]), args[6]) + stream(events, 1)
+		}
+		return "*-1\r\n"
 	case "UNLINK":
 		_, ok := f.values[args[1]]
 		delete(f.values, args[1])
@@ -179,6 +215,76 @@ func (f *fakeRedis) carryOut(args []string) string {
 	default:
 		return "-ERR unknown command\r\n" // HELLO among them: go-redis takes it for an old server
 	}
+}
+
+// after returns the events after a position, or from it on.
+func (f *fakeRedis) after(at position, inclusive bool) []fakeEvent {
+	for i, event := range f.events {
+		if n := event.at.compare(at); n > 0 || n == 0 && inclusive {
+			return f.events[i:]
+		}
+	}
+	return nil
+}
+
+func stream(events []fakeEvent, limit int) string {
+	var b strings.Builder
+	events = events[:min(len(events), limit)]
+	fmt.Fprintf(&b, "*%d\r\n", len(events))
+	for _, event := range events {
+		id := event.at.String()
+		fmt.Fprintf(&b, "*2\r\n$%d\r\n%s\r\n*%d\r\n", len(id), id, len(event.fields))
+		for _, text := range event.fields {
+			fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(text), text)
+		}
+	}
+	return b.String()
+}
+
+// awaitEvent blocks as XREAD does.
+func (f *fakeRedis) awaitEvent(args []string) {
+	after, _ := parsePosition(args[7])
+	block, _ := strconv.Atoi(args[4])
+	for end := time.Now().Add(time.Duration(block) * time.Millisecond); time.Now().Before(end); pass(time.Millisecond) {
+		f.mu.Lock()
+		_, special := f.reply["XREAD"]
+		ready := len(f.after(after, false)) > 0 || f.closed || special
+		f.mu.Unlock()
+		if ready {
+			return
+		}
+	}
+}
+
+// appended adds an event as another program would, and returns its position.
+func (f *fakeRedis) appended(fields ...string) position {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.clock++
+	at := testMark.position
+	at.millis += uint64(f.clock)
+	f.events = append(f.events, fakeEvent{at, fields})
+	return at
+}
+
+// change changes what stands in the stream.
+func (f *fakeRedis) change(change func(events []fakeEvent) []fakeEvent) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.events = change(slices.Clone(f.events))
+}
+
+// ofKind returns the events of a kind.
+func (f *fakeRedis) ofKind(kind string) []fakeEvent {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var events []fakeEvent
+	for _, event := range f.events {
+		if i := slices.Index(event.fields, "kind"); i >= 0 && event.fields[i+1] == kind {
+			events = append(events, event)
+		}
+	}
+	return events
 }
 
 func readCommand(in *bufio.Reader) ([]string, error) {

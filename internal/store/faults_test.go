@@ -277,7 +277,7 @@ func TestRefusedPortCostsNextToNothing(t *testing.T) {
 	if took := time.Since(start); took > time.Second { // go-redis' defaults: 17 s
 		t.Errorf("ten look-ups took %v", took)
 	}
-	w.expect(t, "states", &w.states, "down")
+	foundDown(t, s, w)
 }
 
 func TestAnswersOfAnotherProtocolAreErrors(t *testing.T) { // RD-012

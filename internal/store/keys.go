@@ -15,7 +15,7 @@ const (
 
 	// formatVersion is the version of the values behind our keys. Programs of
 	// different versions do not see each other's entries.
-	formatVersion = "1"
+	formatVersion = "2"
 
 	// kindMember marks keys under which a member is stored.
 	kindMember = "m"
@@ -95,6 +95,22 @@ func (k *Keys) addIssuer(issuer string) string {
 			return middle
 		}
 	}
+}
+
+// What a store has beside its members. None of these keys can be a member's,
+// which has six separators before the kc_id.
+
+// logKey is the stream that is the flush log.
+func logKey(prefix string) string { return storeKey(prefix, "log") }
+
+// probeKey is never set: the rights to read members are enough to probe it.
+func probeKey(prefix string) string { return storeKey(prefix, "probe") }
+
+// claimKey stands for as long as its id is claimed; see [Store.Claim].
+func claimKey(prefix, id string) string { return storeKey(prefix, "claim") + separator + digest(id) }
+
+func storeKey(prefix, name string) string {
+	return prefix + separator + formatVersion + separator + name
 }
 
 // Namespace returns a digest of what makes the answers of one configuration's

@@ -11,7 +11,7 @@ import (
 
 // Lookup is the way of one member through the store after memory did not have
 // it: read Redis, and store what the resolver found. It remembers when it
-// began, so that a deletion since then wins over it, and how much of the time
+// began, so that a flush or deletion since then wins over it, and how much of the time
 // budget for Redis is left.
 //
 // A Lookup is used by one goroutine, once: at most one Get, at most one Put.
@@ -22,6 +22,8 @@ type Lookup struct {
 	observer Observer
 
 	position    uint64        // of the fences, when it began
+	head        *head         // of the flush log, when it began; nil: not followed
+	places      places        // the fences that its member has to pass
 	began       time.Time     // by the store's clock
 	spent       time.Duration // on Redis so far
 	redisFailed bool          // then it is not asked again
@@ -34,10 +36,15 @@ func (s *Store) Begin(key string, want Want, observer Observer) *Lookup {
 	if observer == nil {
 		observer = silent{}
 	}
-	return &Lookup{
+	l := &Lookup{
 		store: s, key: key, want: want, observer: observer,
 		position: s.fences.position(), began: s.now(),
+		places: s.fences.entry(key, &want, ""),
 	}
+	if s.log != nil {
+		l.head = s.log.head.Load()
+	}
+	return l
 }
 
 // Get returns the entry and the level that had it, or nil and [None]. A level
@@ -50,23 +57,25 @@ func (l *Lookup) Get(ctx context.Context) (*Entry, Level) {
 	if err != nil || entry == nil || l.level == None {
 		return nil, None
 	}
-	if !l.store.fences.admits(l.key, entry.position) {
-		return nil, None // deleted while it was on its way
+	if !l.store.fences.admits(&entry.places, entry.position) {
+		return nil, None // flushed while it was on its way
 	}
 	return entry, l.level
 }
 
-// Overtaken tells whether the key was deleted since the look-up began. Then
-// what it found may be given to those who asked before the deletion, but not
-// to those who joined after it: they need a look-up of their own.
-func (l *Lookup) Overtaken() bool { return !l.store.fences.admits(l.key, l.position) }
+// Overtaken tells whether the member was flushed, or the key deleted, since the
+// look-up began. Then what it found may be given to those who asked before
+// that, but not to those who joined after it: they need a look-up of their own.
+// Until Put has told which id the application has for the member, a flush by
+// any such id in the tenant counts.
+func (l *Lookup) Overtaken() bool { return !l.store.fences.admits(&l.places, l.position) }
 
 // Put stores what the resolver answered, for the given life, counted from the
 // beginning of the look-up: in memory at once, in Redis within what is left of
 // the budget. It returns the entry for immediate use.
 //
 // Nothing is stored if m is not the member that was looked for, if life is not
-// positive, or if the key was deleted since the look-up began. No failure to
+// positive, or if the member was flushed since the look-up began. No failure to
 // store is one of the request's: the observer hears of it.
 func (l *Lookup) Put(ctx context.Context, m *member.Member, life time.Duration) *Entry {
 	entry := &Entry{
@@ -74,6 +83,13 @@ func (l *Lookup) Put(ctx context.Context, m *member.Member, life time.Duration) 
 		Tenant: l.want.Tenant, Issuer: l.want.Issuer, KCID: l.want.KCID,
 		LoadedAt: l.began, Expires: l.began.Add(life),
 		position: l.position,
+	}
+	if m != nil {
+		l.places = l.store.fences.entry(l.key, &l.want, m.ID)
+	}
+	entry.places = l.places
+	if l.store.log != nil {
+		entry.known = l.store.log.elapsed(l.began)
 	}
 	rest := entry.Expires.Sub(l.store.now())
 	if rest <= 0 || entry.For(l.want.Tenant, l.want.Issuer, l.want.KCID) != nil {
@@ -85,11 +101,7 @@ func (l *Lookup) Put(ctx context.Context, m *member.Member, life time.Duration) 
 	return entry
 }
 
-func (l *Lookup) tell() {
-	if r := l.store.redis; r != nil {
-		r.breaker.tell(l.observer)
-	}
-}
+func (l *Lookup) tell() { l.store.tell(l.observer) }
 
 // The levels of gocache's chain get a context, a key and a value, and no more,
 // so a look-up travels in the context. The chain promotes on a context of its

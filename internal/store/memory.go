@@ -22,6 +22,7 @@ var errMisuse = errors.New("store: not supported by this level")
 type memoryLevel struct {
 	entries *otter.Cache[string, *Entry]
 	fences  *fences
+	log     *flushLog // nil without a Redis level
 	now     func() time.Time
 }
 
@@ -50,13 +51,18 @@ func (m *memoryLevel) find(key string, want *Want) (*Entry, Result) {
 		return nil, Miss
 	}
 	result := Fenced
-	if m.fences.admits(key, entry.position) {
-		result = entry.judge(want, m.now())
+	if m.fences.admits(&entry.places, entry.position) {
+		now := m.now()
+		result = entry.judge(want, now)
+		if result == Hit && m.log.blind(now, entry.known) {
+			result = Blind
+		}
 	}
-	if result == Hit {
+	switch result {
+	case Hit:
 		return entry, Hit
-	}
-	if result != Expired { // an old entry may still serve a more patient reader
+	case Expired, Blind: // it may still serve a more patient reader, or once the log is read again
+	default:
 		m.remove(key)
 	}
 	return nil, result
@@ -65,7 +71,7 @@ func (m *memoryLevel) find(key string, want *Want) (*Entry, Result) {
 // add stores an entry unless a fence refuses it or it has ended. A promoted
 // entry, which was read from Redis a while ago, does not replace a newer one.
 func (m *memoryLevel) add(key string, entry *Entry, promoted bool) bool {
-	if !m.fences.admits(key, entry.position) || !m.now().Before(entry.Expires) {
+	if !m.fences.admits(&entry.places, entry.position) || !m.now().Before(entry.Expires) {
 		return false
 	}
 	if !promoted {
@@ -73,7 +79,7 @@ func (m *memoryLevel) add(key string, entry *Entry, promoted bool) bool {
 		return true
 	}
 	stored, _ := m.entries.Compute(key, func(old *Entry, found bool) (*Entry, otter.ComputeOp) {
-		if found && m.fences.admits(key, old.position) && !old.LoadedAt.Before(entry.LoadedAt) {
+		if found && m.fences.admits(&old.places, old.position) && !old.LoadedAt.Before(entry.LoadedAt) {
 			return old, otter.CancelOp
 		}
 		return entry, otter.WriteOp
@@ -145,7 +151,7 @@ func keyOf(key any) string {
 // What an entry costs beside its text, measured on 64-bit Linux: otter's node
 // and its place in hash table, policy and timer wheel; Entry; Member.
 const (
-	entryOverhead     = 340
+	entryOverhead     = 372
 	mapOverhead       = 300 // of the first attributes together
 	attributeOverhead = 100
 )

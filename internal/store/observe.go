@@ -33,11 +33,12 @@ const (
 	Miss     Result = iota // there is no entry
 	Hit                    // the entry is whom we asked for, and fresh
 	Expired                // the entry is too old for its writer or for this reader
-	Fenced                 // the entry was loaded or read before a deletion
+	Fenced                 // the entry was loaded or read before a flush or a deletion
 	Mismatch               // the entry is about somebody else; it was deleted
 	Invalid                // what is stored is not an entry; it was deleted
 	Failed                 // the level could not answer
 	Skipped                // the level was not asked, because its breaker is open
+	Blind                  // flushes may have been missed: the flush log cannot be read, or was not yet
 )
 
 // String returns the result's name as metrics have it.
@@ -57,6 +58,8 @@ func (r Result) String() string {
 		return "error"
 	case Skipped:
 		return "skipped"
+	case Blind:
+		return "blind"
 	default:
 		return "miss"
 	}
@@ -70,6 +73,8 @@ const (
 	OpGet Op = iota
 	OpSet
 	OpDelete
+	OpAppend // to the flush log
+	OpClaim
 )
 
 // String returns the operation's name as metrics have it.
@@ -79,6 +84,10 @@ func (o Op) String() string {
 		return "set"
 	case OpDelete:
 		return "delete"
+	case OpAppend:
+		return "append"
+	case OpClaim:
+		return "claim"
 	default:
 		return "get"
 	}
@@ -129,11 +138,21 @@ type Observer interface {
 	// next, so that one line is logged however many configurations share the
 	// store. The error is what led to the state, nil for [Up].
 	RedisState(state State, err error)
+
+	// LogState is called once per change, like RedisState: whether this node
+	// follows the flush log. The error is why it cannot, nil otherwise.
+	LogState(state LogState, err error)
+
+	// LogNews tells what was read in the flush log since it was last called for
+	// anybody.
+	LogNews(news LogNews)
 }
 
 // silent is the Observer of callers that have none.
 type silent struct{}
 
-func (silent) Lookup(Level, Result)              {}
-func (silent) RedisOp(Op, time.Duration, error)  {}
-func (silent) RedisState(state State, err error) {}
+func (silent) Lookup(Level, Result)             {}
+func (silent) RedisOp(Op, time.Duration, error) {}
+func (silent) RedisState(State, error)          {}
+func (silent) LogState(LogState, error)         {}
+func (silent) LogNews(LogNews)                  {}

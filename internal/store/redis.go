@@ -24,23 +24,24 @@ type redisLevel struct {
 	inner   *redisstore.RedisStore
 	breaker *breaker
 	fences  *fences
+	log     *flushLog
 	now     func() time.Time
 	timeout time.Duration // of all operations of one look-up
 }
 
-func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences) *redisLevel {
+func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences, log *flushLog) *redisLevel {
 	r := &redisLevel{
 		client: client, inner: redisstore.NewRedis(boundedClient{client}),
-		fences: f, now: cfg.Now, timeout: cfg.Timeout,
+		fences: f, log: log, now: cfg.Now, timeout: cfg.Timeout,
 	}
 	// A key of ours that is never set: rights to read ours are enough for it.
-	probeKey := cfg.Prefix + separator + formatVersion + separator + "probe"
+	key := probeKey(cfg.Prefix)
 	r.breaker = newBreaker(cfg.Now, func(ctx context.Context) error {
 		// Connecting may take longer than a request's budget, reading may not:
 		// the client's read time-out sees to that.
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout+cfg.Timeout)
 		defer cancel()
-		_, err := r.inner.Get(ctx, probeKey)
+		_, err := r.inner.Get(ctx, key)
 		return fault(err)
 	})
 	return r
@@ -51,6 +52,11 @@ func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 	if !r.breaker.allowsReads() {
 		l.redisFailed = true
 		return nil, Skipped
+	}
+	// Freshness as it is now: later, less could be said of what is read now.
+	known := r.log.fresh.Load()
+	if r.log.followed(r.now()) == nil {
+		return nil, Blind
 	}
 	value, err := r.do(ctx, l, OpGet, func(ctx context.Context) (any, error) {
 		return r.inner.Get(ctx, l.key)
@@ -67,7 +73,7 @@ func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 	}
 
 	encoded, _ := value.(string)
-	entry, err := decode([]byte(encoded))
+	entry, at, err := decode([]byte(encoded))
 	if err != nil {
 		r.discard(ctx, l)
 		return nil, Invalid
@@ -81,9 +87,10 @@ func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 		return nil, result
 	}
 	// What is read counts as read when the look-up began, so that neither this
-	// look-up nor a promotion that comes later brings back what was deleted.
-	entry.position = l.position
-	if l.Overtaken() {
+	// look-up nor a promotion that comes later brings back what was flushed.
+	entry.position, entry.known = l.position, known
+	entry.places = r.fences.entry(l.key, &l.want, entry.Member.ID)
+	if !r.log.admits(&entry.places, at) || !r.fences.admits(&entry.places, entry.position) {
 		return nil, Fenced
 	}
 	return entry, Hit
@@ -102,10 +109,10 @@ func (r *redisLevel) write(ctx context.Context, l *Lookup, entry *Entry) error {
 	switch {
 	case l.redisFailed, !r.breaker.allowsWrites():
 		return ErrUnavailable
-	case l.Overtaken():
+	case l.head == nil, l.Overtaken():
 		return nil
 	}
-	encoded, err := encode(entry)
+	encoded, err := encode(entry, l.head.mark())
 	if err != nil {
 		l.observer.RedisOp(OpSet, 0, err)
 		return err
@@ -131,7 +138,7 @@ func (r *redisLevel) write(ctx context.Context, l *Lookup, entry *Entry) error {
 // so that nothing loaded earlier is set; it is raised again afterwards, so that
 // nothing stays that was read from Redis before it was gone there.
 func (r *redisLevel) remove(ctx context.Context, l *Lookup) error {
-	defer r.fences.raise(l.key)
+	defer r.fences.raiseKey(l.key)
 	if !r.breaker.allowsReads() {
 		return ErrUnavailable
 	}
@@ -180,7 +187,7 @@ func (r *redisLevel) do(ctx context.Context, l *Lookup, op Op, f func(context.Co
 func (r *redisLevel) conclude(op Op, broken error, hurried bool) {
 	if broken == nil {
 		r.breaker.answered()
-		if op == OpSet {
+		if op == OpSet || op == OpClaim {
 			r.breaker.wrote()
 		}
 		return
@@ -190,7 +197,7 @@ func (r *redisLevel) conclude(op Op, broken error, hurried bool) {
 	if hurried && !refused {
 		return // the caller gave it too little time to blame the server
 	}
-	if op == OpSet {
+	if op == OpSet || op == OpClaim {
 		r.breaker.writeFailed(broken, refused)
 	}
 	if op == OpGet || !refused {
@@ -232,7 +239,7 @@ func (r *redisLevel) GetWithTTL(ctx context.Context, key any) (any, time.Duratio
 	case Hit:
 		l.level = Redis
 		return entry, entry.Expires.Sub(r.now()), nil
-	case Failed, Skipped:
+	case Failed, Skipped, Blind:
 		return nil, 0, ErrUnavailable
 	default:
 		return nil, 0, gocache.NotFoundWithCause(nil)
@@ -255,7 +262,7 @@ func (r *redisLevel) Delete(ctx context.Context, key any) error {
 	if l == nil || l.key != keyOf(key) {
 		return errMisuse
 	}
-	r.fences.raise(l.key)
+	r.fences.raiseKey(l.key)
 	return r.remove(ctx, l)
 }
 

@@ -34,7 +34,7 @@ func TestServerKeepsEntriesForTheirLifeOnly(t *testing.T) {
 	if ttl := client.PTTL(t.Context(), "k").Val(); ttl <= 50*time.Second || ttl > time.Minute {
 		t.Errorf("its time to live is %v", ttl)
 	}
-	if text := client.Get(t.Context(), "k").Val(); !strings.HasPrefix(text, `{"v":1,"tenant":"acme"`) {
+	if text := client.Get(t.Context(), "k").Val(); !strings.HasPrefix(text, `{"v":2,"gen":"`) {
 		t.Errorf("the value is %s", text)
 	}
 	if err := s.Delete(t.Context(), "k", w); err != nil {
@@ -179,10 +179,7 @@ func TestServerThatAnswersPingButNoRead(t *testing.T) {
 			server := startRedis(t, test.args...)
 			s, w := newTestStore(t, Config{URL: "redis://" + test.login + server.address()}), &witness{}
 			_, want := alice()
-			for range tripAfter {
-				s.Begin("k", want, w).Get(t.Context())
-			}
-			w.expect(t, "states", &w.states, "down")
+			foundDown(t, s, w)
 			// long enough for two probes, neither of which may close the breaker
 			for end := time.Now().Add(3 * probeEvery); time.Now().Before(end); pass(10 * time.Millisecond) {
 				s.Begin("k", want, w).Get(t.Context())
@@ -195,6 +192,7 @@ func TestServerThatAnswersPingButNoRead(t *testing.T) {
 func TestServerWithUsers(t *testing.T) { // RD-006
 	const password = "p@ss/w:rd#%?"
 	server := startRedis(t, "--user", "kca", "on", ">"+password, "~kca:*", "-@all", "+getrange", "+set", "+unlink",
+		"+xadd", "+xrange", "+xread",
 		"--user", "default", "off")
 	address := server.address()
 	login := url.UserPassword("kca", password).String()
@@ -216,10 +214,7 @@ func TestServerWithUsers(t *testing.T) { // RD-006
 	for name, login := range map[string]string{"a wrong password": "kca:wr0ng@", "no user": "", "no rights": ""} {
 		w := &witness{}
 		s := newTestStore(t, Config{URL: "redis://" + login + address, Timeout: time.Second})
-		for range tripAfter {
-			s.Begin(key, want, w).Get(t.Context())
-		}
-		w.expect(t, name, &w.states, "down")
+		foundDown(t, s, w)
 		for _, err := range w.errs {
 			if strings.Contains(err.Error(), "wr0ng") {
 				t.Errorf("%s: the error has the password: %v", name, err)
@@ -259,11 +254,7 @@ func TestServerWithTLS(t *testing.T) { // RD-016
 				throughRedis(t, s, w)
 				return
 			}
-			_, want := alice()
-			for range tripAfter {
-				s.Begin("k", want, w).Get(t.Context())
-			}
-			w.expect(t, "states", &w.states, "down")
+			foundDown(t, s, w)
 			if !slices.ContainsFunc(w.errs, func(err error) bool { return strings.Contains(err.Error(), "certificate") }) {
 				t.Errorf("the errors are %v", w.errs)
 			}

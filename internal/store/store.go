@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/eko/gocache/lib/v4/cache"
@@ -28,12 +30,32 @@ type Config struct {
 	// together. Default: 50 ms.
 	Timeout time.Duration
 
+	// MaxBlind is how long this node may use what it has if it cannot read the
+	// flush log; then only what it loads itself, for as long. At least 1 s.
+	// Default: 5 s.
+	MaxBlind time.Duration
+
+	// LogLength is about how many events the flush log keeps. A node that is
+	// further behind has lost events, and makes all entries invalid.
+	// Default: 100000.
+	LogLength int64
+
+	// MaxLogouts is how many logouts are remembered; those that end first are
+	// forgotten first. Default: 50000.
+	MaxLogouts int
+
+	// MaxClaims is how many ids may be claimed at a time. Default: 100000.
+	MaxClaims int
+
 	// TLS is how to connect to a rediss:// URL. Its ServerName defaults to the
 	// URL's host, its minimum version to TLS 1.2. Default: the system's roots.
 	TLS *tls.Config
 
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
+
+	// logClient replaces Redis' stream, for tests.
+	logClient logClient
 }
 
 // Store is one configured store. It is safe for concurrent use.
@@ -41,8 +63,14 @@ type Store struct {
 	memory *memoryLevel
 	redis  *redisLevel // nil without one
 	chain  *cache.ChainCache[*Entry]
+	log    *flushLog // nil without Redis
 	fences *fences
 	now    func() time.Time
+
+	prefix  string
+	logouts *logouts
+	claims  *claims
+	flushed atomic.Uint64
 
 	destruct func() error
 }
@@ -59,7 +87,10 @@ func New(cfg Config) (*Store, error) {
 	} else {
 		clock = injectedClock(cfg.Now)
 	}
-	s := &Store{fences: newFences(), now: cfg.Now}
+	s := &Store{
+		fences: newFences(), now: cfg.Now, prefix: cfg.Prefix,
+		logouts: newLogouts(cfg.MaxLogouts), claims: newClaims(cfg.MaxClaims),
+	}
 
 	var err error
 	if s.memory, err = newMemoryLevel(cfg.MemoryBytes, s.fences, cfg.Now, clock); err != nil {
@@ -67,16 +98,22 @@ func New(cfg Config) (*Store, error) {
 	}
 	levels := []cache.SetterCacheInterface[*Entry]{cache.New[*Entry](s.memory)}
 	if cfg.shared() {
-		client, err := newClient(&cfg)
+		client, logClient, err := newClients(&cfg)
 		if err != nil {
 			s.memory.close()
 			return nil, err
 		}
-		s.redis = newRedisLevel(client, &cfg, s.fences)
+		s.log = newFlushLog(logClient, &cfg, cfg.Now(), s.fences, s.logouts)
+		s.memory.log = s.log
+		s.redis = newRedisLevel(client, &cfg, s.fences, s.log)
+		s.log.check = s.redis.breaker.check
 		levels = append(levels, cache.New[*Entry](s.redis))
 	}
 	s.chain = cache.NewChain(levels...)
 	s.destruct = sync.OnceValue(s.close)
+	if s.log != nil {
+		s.log.start()
+	}
 	return s, nil
 }
 
@@ -89,21 +126,23 @@ func (c *Config) complete() error {
 		return errors.New("store: the size of memory is negative")
 	case c.Timeout < 0:
 		return errors.New("store: the timeout is negative")
+	case c.MaxBlind != 0 && c.MaxBlind < minMaxBlind:
+		return fmt.Errorf("store: max_blind is less than %v, which reading the flush log may take", minMaxBlind)
+	case c.LogLength < 0 || c.MaxLogouts < 0 || c.MaxClaims < 0:
+		return errors.New("store: a bound is negative")
 	case c.TLS != nil && !c.shared():
 		return errors.New("store: TLS settings need a rediss:// URL")
 	}
-	if c.Prefix == "" {
-		c.Prefix = DefaultPrefix
-	}
+	c.Prefix = cmp.Or(c.Prefix, DefaultPrefix)
 	if err := checkPart("key prefix", c.Prefix); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	if c.MemoryBytes == 0 {
-		c.MemoryBytes = DefaultMemoryBytes
-	}
-	if c.Timeout == 0 {
-		c.Timeout = DefaultTimeout
-	}
+	c.MemoryBytes = cmp.Or(c.MemoryBytes, DefaultMemoryBytes)
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
+	c.MaxBlind = cmp.Or(c.MaxBlind, DefaultMaxBlind)
+	c.LogLength = cmp.Or(c.LogLength, DefaultLogLength)
+	c.MaxLogouts = cmp.Or(c.MaxLogouts, DefaultMaxLogouts)
+	c.MaxClaims = cmp.Or(c.MaxClaims, DefaultMaxClaims)
 	return nil
 }
 
@@ -123,17 +162,26 @@ func (s *Store) Memory(key string, want Want) (*Entry, Result) {
 	return s.memory.find(key, &want)
 }
 
-// Delete removes the entry under key from both levels. Once it has returned,
-// this node serves nothing that was loaded or read before it was called. An
-// error says that Redis may still have the entry; it wraps [ErrUnavailable].
+// Delete removes the entry under key from both levels: one that should not be
+// there. Once it has returned, this node serves nothing that was loaded or read
+// before it was called. Other nodes may: to make a member invalid everywhere is
+// what [Store.Flush] is for. An error says that Redis may still have the entry; it wraps [ErrUnavailable].
 func (s *Store) Delete(ctx context.Context, key string, observer Observer) error {
-	s.fences.raise(key)
+	s.fences.raiseKey(key)
 	s.memory.remove(key)
 	if s.redis == nil {
 		return nil
 	}
 	// Not through the chain, which swallows errors.
 	return s.redis.remove(ctx, s.Begin(key, Want{}, observer))
+}
+
+// tell lets one observer know of what happened while there was none.
+func (s *Store) tell(observer Observer) {
+	if s.redis != nil {
+		s.redis.breaker.tell(observer)
+		s.log.news.tell(observer)
+	}
 }
 
 // Stats describes a store at one moment.
@@ -147,6 +195,14 @@ type Stats struct {
 	// Shared tells whether there is a Redis level, Redis its state.
 	Shared bool
 	Redis  State
+
+	// Flushes is how often [Store.Flush] was called, Logouts how many logouts
+	// are remembered.
+	Flushes uint64
+	Logouts int
+
+	// Log is how this node follows the flush log, if there is a Redis level.
+	Log LogStats
 }
 
 // Stats returns the store's figures.
@@ -155,10 +211,13 @@ func (s *Store) Stats() Stats {
 		Entries:  s.memory.entries.EstimatedSize(),
 		Bytes:    s.memory.entries.WeightedSize(),
 		MaxBytes: s.memory.entries.GetMaximum(),
+		Flushes:  s.flushed.Load(),
+		Logouts:  s.logouts.len(),
 	}
 	if s.redis != nil {
 		stats.Shared = true
 		stats.Redis = State(s.redis.breaker.state.Load())
+		stats.Log = s.log.stats()
 	}
 	return stats
 }
@@ -171,7 +230,8 @@ func (s *Store) Destruct() error { return s.destruct() }
 func (s *Store) close() error {
 	var errs []error
 	if s.redis != nil {
-		s.redis.breaker.stop()
+		s.redis.breaker.stop() // first: the tail may be in its check
+		errs = append(errs, s.log.stop())
 	}
 	errs = append(errs, s.chain.Close()) // hands pending promotions to memory
 	if s.redis != nil {

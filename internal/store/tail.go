@@ -1,0 +1,364 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// readBudget bounds one reading of the log, connecting included.
+	readBudget = dialTimeout + 500*time.Millisecond
+
+	// pageSize is how many events are read at once.
+	pageSize = 1000
+
+	// The pause after a failure. It doubles from one to the other.
+	minTailPause = 100 * time.Millisecond
+	maxTailPause = time.Second
+
+	// pollEvery is the pause between readings where waiting for events is not
+	// possible (NOPERM, proxies), pollFor after how long that is tried again.
+	pollEvery = 100 * time.Millisecond
+	pollFor   = 10 * time.Second
+
+	// sendAtOnce is how many waiting events are sent before the log is read
+	// again, saidAtOnce how many logouts.
+	sendAtOnce = 256
+	saidAtOnce = 64
+)
+
+// tail is the one goroutine that follows the log. It does not ask the breaker
+// of look-ups: trying once more each second is all that a server that is down
+// costs. Nor do its failures open that one: after each, the level is probed
+// with the command of look-ups, because those who may not read the log may yet
+// read entries. A node without a look-up learns that Redis is down in this way,
+// too: while the log is not followed, look-ups do not ask Redis.
+type tail struct {
+	log *flushLog
+
+	last  record // that was read; zero: the log is to be read from its beginning
+	known string // the generation that this node was in last, "" for none
+
+	pollUntil  time.Time
+	quietUntil time.Time // nothing is appended before that, because it failed
+}
+
+func (t *tail) run() {
+	pause, idle := minTailPause, 0
+	for {
+		read, err := t.round(t.log.life)
+		switch {
+		case t.log.life.Err() != nil:
+			return
+		case err != nil:
+			t.failed(err)
+			t.sleep(pause/2 + rand.N(pause)) //nolint:gosec // not a secret: nodes are not to come all at once
+			pause = min(2*pause, maxTailPause)
+			continue
+		}
+		pause = minTailPause
+		start := time.Now()
+		answered := t.wait()
+		if idle++; read > 0 || time.Since(start) > time.Millisecond {
+			idle = 0
+		}
+		// A proxy that answers without waiting is not to be asked all the time.
+		if !answered || idle > 2 {
+			t.sleep(pollEvery)
+		}
+	}
+}
+
+// round reads the log to its end and appends what waits. Only failing to read
+// is an error. It returns how many events were read.
+func (t *tail) round(ctx context.Context) (int, error) {
+	g := t.log
+	g.beginRound()
+	read, err := t.catchUp(ctx)
+	if errors.Is(err, errLost) || redis.HasErrorPrefix(err, "WRONGTYPE") {
+		// From now on nothing can be said of what Redis has.
+		g.head.Store(nil)
+		t.last = record{}
+		if !errors.Is(err, errLost) {
+			if err := t.within(ctx, g.client.drop); err != nil {
+				return 0, err
+			}
+		}
+		g.beginRound()
+		read, err = t.catchUp(ctx)
+	}
+	if err != nil {
+		return 0, err
+	}
+	g.news.become(LogFollowed, nil)
+	t.deliver(ctx)
+	return read, nil
+}
+
+func (t *tail) catchUp(ctx context.Context) (int, error) {
+	if t.last.fields == nil {
+		return t.begin(ctx)
+	}
+	for n := 0; ; {
+		start := t.log.now()
+		page, err := t.page(ctx)
+		if err != nil {
+			return n, err
+		}
+		for _, r := range page {
+			t.apply(r)
+		}
+		n += len(page)
+		if len(page) < pageSize {
+			t.log.fresh.Store(t.log.elapsed(start))
+			return n, nil
+		}
+	}
+}
+
+// page returns events after the last one, which it finds where it was.
+func (t *tail) page(ctx context.Context) (page []record, err error) {
+	err = t.within(ctx, func(ctx context.Context) error {
+		page, err = t.log.client.read(ctx, t.last.at, pageSize+1)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case t.last.fields == nil:
+		return page[:min(len(page), pageSize)], nil
+	case len(page) == 0 || !page[0].same(t.last):
+		return nil, errLost
+	default:
+		return page[1:], nil
+	}
+}
+
+// apply carries out one event.
+func (t *tail) apply(r record) {
+	g := t.log
+	h := g.head.Load()
+	e := t.parse(r)
+	own := g.own(&e)
+	switch e.kind {
+	case kindGeneration:
+		h = &head{beginGeneration(e.generation, r.at), h.at}
+		g.head.Store(h)
+		t.known = e.generation
+		g.fences.raise(g.fences.scope(Scope{All: true})...)
+		g.news.add(func(n *LogNews) { n.Generations++ })
+	case kindLogout:
+		news := g.logouts.add(e.logout, g.now())
+		g.logouts.said(e.logout)
+		if news {
+			g.news.add(func(n *LogNews) { n.Logouts++ })
+		}
+		if (news || own) && e.flushes() {
+			t.flush(h.generation, &e, r.at, own)
+		}
+	case kindFlush:
+		t.flush(h.generation, &e, r.at, own)
+		if !own {
+			g.news.add(func(n *LogNews) { n.Flushes++ })
+		}
+	}
+	g.head.Store(&head{h.generation, r.at})
+	t.last = r
+	if own {
+		g.seen(&e)
+	}
+}
+
+// flush raises the shared fences and then the local ones, which our own events
+// have raised before they were sent.
+func (t *tail) flush(in *generation, e *event, at position, own bool) {
+	places := t.log.fences.scope(e.scope)
+	for _, place := range places {
+		in.fences.raise(place, at.packedUp())
+	}
+	if !own {
+		t.log.fences.raise(places...)
+	}
+}
+
+func (t *tail) parse(r record) event {
+	e, err := parseEvent(r.fields)
+	if err != nil {
+		t.log.news.add(func(n *LogNews) { n.Malformed++; n.MalformedAt = r.at.String() })
+	}
+	return e
+}
+
+// begin reads the log from its beginning: at the start, and after events were
+// lost. It ends in a generation that this node has not been in before, unless
+// it is the first: if events were lost that only some nodes have seen, the
+// generation they were in is no good any more.
+func (t *tail) begin(ctx context.Context) (int, error) {
+	g := t.log
+	lost := t.known
+	if lost != "" {
+		g.head.Store(nil)
+	}
+	b := beginning{tail: t, logouts: map[stoneKey]tombstone{}}
+	defer func() {
+		if g.head.Load() == nil {
+			t.last = record{} // what was read led nowhere
+		}
+	}()
+	t.last = record{}
+	var start time.Time
+	for appended := false; ; {
+		start = g.now()
+		page, err := t.page(ctx)
+		if err != nil {
+			return 0, err
+		}
+		for _, r := range page {
+			b.apply(r)
+		}
+		if len(page) == pageSize {
+			continue
+		}
+		if b.generation != nil && b.generation.id != lost {
+			break
+		}
+		if appended { // reads may go to a replica that lags
+			return 0, errNotShown
+		}
+		e := event{kind: kindGeneration, generation: newGeneration()}
+		if err := t.append(ctx, &e); err != nil {
+			return 0, err
+		}
+		appended = true
+	}
+
+	// First what is judged by, then the local fence: what is read in between is
+	// refused by the latter. The position comes last, as that of each event does.
+	g.head.Store(&head{generation: b.generation})
+	g.fences.raise(g.fences.scope(Scope{All: true})...)
+	g.head.Store(&head{b.generation, t.last.at})
+	t.known = b.generation.id
+	g.fresh.Store(g.elapsed(start))
+	g.news.add(func(n *LogNews) { n.Generations++ })
+	g.logouts.missing(b.logouts)
+	for _, e := range b.own {
+		g.seen(&e)
+	}
+	return b.read, nil
+}
+
+// beginning is what is known of a log while it is read from its beginning.
+type beginning struct {
+	tail       *tail
+	generation *generation
+	logouts    map[stoneKey]tombstone
+	own        []event
+	read       int
+}
+
+func (b *beginning) apply(r record) {
+	g, e := b.tail.log, b.tail.parse(r)
+	switch e.kind {
+	case kindGeneration:
+		if b.generation == nil {
+			b.generation = beginGeneration(e.generation, r.at)
+		} else {
+			b.generation.restart(e.generation, r.at)
+		}
+	case kindLogout:
+		g.logouts.add(e.logout, g.now())
+		key := g.logouts.keyOf(&e.logout)
+		if there, ok := b.logouts[key]; !ok || there.issuedAt <= e.logout.issuedAt {
+			b.logouts[key] = e.logout
+		}
+	}
+	if e.flushes() && b.generation != nil {
+		for _, place := range g.fences.scope(e.scope) {
+			b.generation.fences.raise(place, r.at.packedUp())
+		}
+	}
+	if g.own(&e) {
+		b.own = append(b.own, e)
+	}
+	b.tail.last = r
+	b.read++
+}
+
+// deliver appends what waits: events that could not be sent or were lost, and
+// logouts that the log has lost.
+func (t *tail) deliver(ctx context.Context) {
+	g := t.log
+	if time.Now().Before(t.quietUntil) {
+		return
+	}
+	for _, item := range g.unsent(sendAtOnce) {
+		if t.quietUntil.After(time.Now()) {
+			g.sendDone(item, ErrUnavailable) // gives it back
+			continue
+		}
+		g.sendDone(item, t.append(ctx, &item.event))
+	}
+	for _, stone := range g.logouts.unsaidOnes(saidAtOnce, g.now()) {
+		if t.quietUntil.After(time.Now()) {
+			return
+		}
+		e := logoutEvent(stone)
+		if t.append(ctx, &e) == nil {
+			g.logouts.said(stone)
+			g.news.add(func(n *LogNews) { n.Repeated++ })
+		}
+	}
+}
+
+func (t *tail) append(ctx context.Context, e *event) error {
+	err := t.within(ctx, func(ctx context.Context) error {
+		_, err := t.log.client.append(ctx, e.fields())
+		return err
+	})
+	if err != nil {
+		t.quietUntil = time.Now().Add(maxTailPause)
+	}
+	return err
+}
+
+// wait returns when there may be something new. Without an answer it returns
+// false: who asks again must not do so at once.
+func (t *tail) wait() bool {
+	if time.Now().Before(t.pollUntil) {
+		return false
+	}
+	err := t.log.client.wait(t.log.life, t.last.at)
+	if _, refused := errors.AsType[redis.Error](err); refused {
+		t.pollUntil = time.Now().Add(pollFor)
+	}
+	return err == nil
+}
+
+// failed draws conclusions from a log that cannot be read.
+func (t *tail) failed(err error) {
+	g := t.log
+	g.setBroken()
+	if g.blind(g.now(), 0) { // 0: when the store was made
+		g.news.become(LogBlind, err)
+	}
+	g.check()
+}
+
+func (t *tail) within(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, readBudget)
+	defer cancel()
+	return f(ctx)
+}
+
+func (t *tail) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.log.life.Done():
+	}
+}
