@@ -67,3 +67,8 @@ func Redirect(to string) Fault {
 		http.Redirect(w, r, to, http.StatusFound)
 	}
 }
+
+// NoRealm answers as Keycloak does for a realm that it does not have, or not any more.
+func NoRealm() Fault {
+	return func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) { answerNoRealm(w) }
+}

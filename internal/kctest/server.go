@@ -129,8 +129,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	realm := s.realms[name]
 	s.mu.Unlock()
 	if !ok || realm == nil {
-		writeJSON(w, http.StatusNotFound, map[string]any{"error": "Realm does not exist"})
+		answerNoRealm(w)
 		return
 	}
 	realm.serve(w, r, path)
+}
+
+func answerNoRealm(w http.ResponseWriter) {
+	writeJSON(w, http.StatusNotFound, map[string]any{"error": "Realm does not exist"})
 }

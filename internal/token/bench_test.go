@@ -40,7 +40,7 @@ func BenchmarkVerify(b *testing.B) {
 			}
 		})
 		b.Run("seen/"+alg, func(b *testing.B) {
-			issuers, err := NewIssuers(newSeen(b, SeenConfig{}), v)
+			issuers, err := NewIssuers(seenOf(b, SeenConfig{}), v)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -90,7 +90,7 @@ func BenchmarkSeenInParallel(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	issuers, err := NewIssuers(newSeen(b, SeenConfig{Now: s.now}), v)
+	issuers, err := NewIssuers(seenOf(b, SeenConfig{Now: s.now}), v)
 	if err != nil {
 		b.Fatal(err)
 	}

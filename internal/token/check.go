@@ -10,21 +10,34 @@ import (
 // peek refuses a payload that is not worth asking for a key. What it reads is
 // unproven: it may refuse, never accept.
 func (v *Verifier) peek(p *payload) error {
-	// Present is enough, null included: a mapper may write anything into cnf, and
-	// whoever reads it must not take a bound token for a plain one (RFC 9449 §7.2).
-	if _, present := p.member("cnf"); present {
-		return refuse(ReasonBound, "the token is bound to its sender's key (cnf), which is not verified: "+
-			"the client must ask for an unbound one")
+	bound, err := p.confirmation()
+	if err != nil {
+		return err
 	}
-	if kind, ok := p.text("typ"); !ok || kind != "Bearer" {
+	if err := v.admitBinding(bound); err != nil {
+		return err
+	}
+	kind, ok := p.text("typ")
+	if !ok || !isAccessType(kind, bound) {
 		return refuse(ReasonTokenType, tokenTypeHint(kind, ok))
 	}
 	expiry, err := p.requiredTime("exp")
 	if err != nil {
 		return err
 	}
-	p.expiry = expiry
+	p.kind, p.bound, p.expiry = kind, bound, expiry
 	return nil
+}
+
+const (
+	bearerType = "Bearer"
+	dpopType   = "DPoP"
+)
+
+// isAccessType takes the payload's typ of Keycloak's access tokens. Those bound by
+// mTLS are of type Bearer; one of type DPoP that is bound to no key is none.
+func isAccessType(kind string, bound Confirmation) bool {
+	return kind == bearerType || kind == dpopType && bound.KeyThumbprint != ""
 }
 
 func tokenTypeHint(kind string, isText bool) string {
@@ -35,6 +48,8 @@ func tokenTypeHint(kind string, isText bool) string {
 		return "an ID token was sent; the client must send the access token"
 	case kind == "Refresh" || kind == "Offline":
 		return "a refresh token was sent; the client must send the access token"
+	case kind == dpopType:
+		return "the token's typ is \"DPoP\", but it is bound to no key (cnf.jkt)"
 	default:
 		return "the token's typ is " + quote(kind) + ", an access token's is \"Bearer\""
 	}

@@ -34,7 +34,11 @@ type attempt struct {
 // payload is what a token says. Until its attempt has a key, nobody vouches for it.
 type payload struct {
 	object
-	raw    []byte
+	raw []byte
+
+	// What peek has read of it.
+	kind   string // typ
+	bound  Confirmation
 	expiry time.Time
 }
 
@@ -130,6 +134,9 @@ func (l *limits) parseHeader(a *attempt, text []byte) error {
 			return refuse(ReasonMalformed, "the header's "+header[i].name+" is not of its type")
 		}
 	}
+	if _, present := header.member("jwk"); present { // no issuer's tokens have one, forged ones do
+		return refuse(ReasonUnknownKey, "the header brings a key of its own (jwk), which is none of the issuer's")
+	}
 	a.headerType, _ = header.text("typ")
 	return a.takeKeyID(header)
 }
@@ -179,6 +186,9 @@ func parsePayload(text []byte) (payload, error) {
 		return payload{}, refuse(ReasonAmbiguous, "a name stands twice in one object of the claims")
 	case err != nil:
 		return payload{}, refuse(ReasonMalformed, "the claims are not one JSON object")
+	}
+	if !numbersFit(text) {
+		return payload{}, refuse(ReasonClaimType, "there is a number that is out of the range of numbers")
 	}
 	if genuine, found := claims.lookAlike(foldedClaims); found {
 		return payload{}, refuse(ReasonAmbiguous, "there is a claim that differs from "+genuine+

@@ -14,14 +14,20 @@
 //  3. the payload, still unproven: one JSON object without repeated names or
 //     names that look like those of claims in use; iss, cnf, both typ, exp;
 //  4. the key, for which the issuer may be asked, and the signature;
-//  5. the claims, case-sensitively, each of its type and in its range;
+//  5. the claims, case-sensitively, each of its type and in its range; those of a
+//     lightweight token are the issuer's answer about it ([Introspection]), of which
+//     the same is asked;
 //  6. what changes with time and configuration: exp, nbf, iat, lifetime, aud,
-//     azp, and whether the key is still the issuer's.
+//     azp, whether the key is still the issuer's, and whether the caller verifies what
+//     the token is bound to ([Config.Bound]); the proof itself is for the caller.
 //
 // Steps 1 to 5 are [Verifier.Authenticate], step 6 is [Verifier.Check]: who
 // remembers the first's result still has to ask the second on each request. So does
 // [Issuers.Verify] with what it has seen. What else a configuration asks of a token,
 // [Token.Meet] and [Token.NamesTenant] answer, also on each request.
+//
+// Opaque tokens have nothing but an answer; and [Issuers.VerifyLogout] reads logout
+// tokens, which are never taken for access tokens, nor the other way round.
 //
 // The frame is go-oidc's verifier. Since that one is made for ID tokens, takes
 // JWS in JSON form, folds the case of claims and hides causes, it runs between

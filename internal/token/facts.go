@@ -19,7 +19,7 @@ type Token struct {
 	Subject         string // sub; printable, 1 to 255 bytes
 	SessionID       string // sid; "" for service accounts
 	ID              string // jti
-	Type            string // typ: "Bearer"
+	Type            string // typ: "Bearer", or "DPoP"
 	AuthorizedParty string // azp: the client
 	Audience        []string
 	Scope           []string // of scope, split at spaces
@@ -40,29 +40,41 @@ type Token struct {
 	ClientRoles map[string][]string // resource_access.<client>.roles
 	Groups      []string
 
+	// Confirmation is what the token is bound to. Who accepts such tokens
+	// ([Config.Bound]) has to see the proof with each request.
+	Confirmation Confirmation
+
+	// KeyID and Algorithm are those of the signature; "" for a token that is opaque,
+	// of which all is known from introspection.
 	KeyID     string
 	Algorithm string
 
-	key    *key
+	key    *key           // nil if it is opaque
+	source *Introspection // whose answer the claims are; nil if they are the token's own
 	claims lazyClaims
 }
 
-// newToken reads the claims of an attempt whose signature is proven.
-func newToken(a *attempt) (*Token, error) {
-	p := &a.payload
-	tok := &Token{Expiry: p.expiry, KeyID: a.keyID, Algorithm: a.algorithm, key: a.key}
+// Introspected reports whether the token's claims are the issuer's answer about it,
+// not its own.
+func (t *Token) Introspected() bool { return t.source != nil }
+
+// newToken reads the claims of a payload that has proven to be the issuer's. One that
+// is light may lack sub.
+func newToken(p *payload, light bool) (*Token, error) {
+	tok := &Token{Type: p.kind, Confirmation: p.bound, Expiry: p.expiry}
 	tok.claims.text = p.raw
-	tok.Issuer, _ = p.text("iss") // both have been compared by now
-	tok.Type, _ = p.text("typ")
+	tok.Issuer, _ = p.text("iss") // has been compared by now
 
 	var err error
-	if tok.Subject, err = p.subject(); err != nil {
-		return nil, err
+	if _, present := p.member("sub"); present || !light {
+		if tok.Subject, err = p.subject(); err != nil {
+			return nil, err
+		}
 	}
 	if tok.IssuedAt, err = p.requiredTime("iat"); err != nil {
 		return nil, err
 	}
-	if value, present := p.present("nbf"); present {
+	if value, present := p.member("nbf"); present {
 		var ok bool
 		if tok.NotBefore, ok = date(value); !ok || tok.NotBefore.Unix() < 0 {
 			return nil, wrongType("nbf", "a number of seconds since 1970")
@@ -77,7 +89,6 @@ func newToken(a *attempt) (*Token, error) {
 		to   *string
 	}{
 		{"sid", &tok.SessionID},
-		{"jti", &tok.ID},
 		{"azp", &tok.AuthorizedParty},
 		{"acr", &tok.ACR},
 		{"scope", &scope},
@@ -85,6 +96,12 @@ func newToken(a *attempt) (*Token, error) {
 		if *claim.to, err = p.optionalText(claim.name); err != nil {
 			return nil, err
 		}
+	}
+	if value, present := p.member("jti"); present {
+		if value.Kind() != '"' {
+			return nil, wrongType("jti", "a string")
+		}
+		tok.ID, _ = p.text("jti")
 	}
 	if tok.SessionID != "" && (!printable(tok.SessionID) || len(tok.SessionID) > maxSubject) {
 		return nil, wrongType("sid", "printable, of at most 255 bytes")

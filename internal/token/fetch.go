@@ -191,9 +191,9 @@ func (s *source) get(ctx context.Context, from string) ([]byte, error) {
 	return body, nil
 }
 
-// saysNoRealm reports whether a 404 is Keycloak's own, which is a JSON object with
-// an error: a proxy whose Keycloak is not there yet sends one, too, and that must
-// not pass for an answer.
+// saysNoRealm reports whether a 404 is Keycloak's own, for a realm that it does not
+// have. A proxy whose Keycloak is not there yet sends one, too, and so does Keycloak for
+// a path it does not know; neither must pass for that answer.
 func saysNoRealm(body io.Reader) bool {
 	text, err := io.ReadAll(io.LimitReader(body, 4<<10))
 	if err != nil {
@@ -203,8 +203,8 @@ func saysNoRealm(body io.Reader) bool {
 	if err != nil {
 		return false
 	}
-	_, ok := said.text("error")
-	return ok
+	what, _ := said.text("error")
+	return what == "Realm does not exist" // in each version so far, in every language
 }
 
 // withoutURL drops the address, which for a redirect is a stranger's text.

@@ -49,8 +49,6 @@ var forgedReasons = map[string]Reason{
 	"JS-030": ReasonMalformed,
 	// JSON without text behind it: the payload is no JSON, whatever claim it is in.
 	"JS-025 lone surrogate escape": ReasonMalformed,
-	// It names a key there is, and is not signed by it.
-	"AK-015 kid copied": ReasonSignature,
 	// go-jose reads x5c, and this one is no certificate.
 	"AK-017": ReasonMalformed,
 	// The flipped bit leaves a header that is no JSON.

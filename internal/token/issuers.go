@@ -54,6 +54,9 @@ func NewForRealms(cfg Config, realms *Realms, allowed func(tenant string) bool) 
 		return nil, errors.New("issuer, keys: are those of the realms")
 	case realms == nil:
 		return nil, errors.New("realms: missing")
+	case cfg.Introspection != nil:
+		return nil, errors.New("introspection: each realm has clients of its own, so that realms of a template " +
+			"cannot be asked about tokens; configure the issuers one by one")
 	case allowed == nil:
 		return nil, errors.New("allowed: missing")
 	}
@@ -102,6 +105,9 @@ type Issuers struct {
 	exact  map[string]int // of those that are one issuer
 	widest limits
 	seen   *Seen
+
+	introspecting []int            // those of all that can be asked about tokens
+	answers       []*Introspection // theirs, each once
 }
 
 // NewIssuers returns a verifier for tokens of all these issuers. One that is named is
@@ -118,6 +124,12 @@ func NewIssuers(seen *Seen, all ...Issuer) (*Issuers, error) {
 		}
 		if _, single := one.(*Verifier); single {
 			s.exact[one.known()] = i
+		}
+		if in := one.base().cfg.Introspection; in != nil {
+			s.introspecting = append(s.introspecting, i)
+			if !slices.Contains(s.answers, in) {
+				s.answers = append(s.answers, in)
+			}
 		}
 		bounds := one.base().limits
 		s.widest.maxSize = max(s.widest.maxSize, bounds.maxSize)
@@ -155,23 +167,59 @@ func (s *Issuers) Verify(ctx context.Context, raw string) (Verified, error) {
 		return Verified{}, err
 	}
 	id := s.seen.digest(raw)
-	if tok := s.seen.get(id); tok != nil {
-		verified, err := s.again(ctx, tok, len(raw))
-		if ReasonOf(err) != ReasonUnknownKey {
-			return verified, err
+	if verdict := s.recall(ctx, s.seen, id, len(raw)); verdict != nil {
+		return verdict.Verified, verdict.err
+	}
+	opaque := len(s.introspecting) > 0 && isOpaque(raw)
+	if !opaque || len(s.introspecting) == 1 { // or nobody knows whose it is, not even if one does
+		for _, in := range s.answers {
+			if verdict := s.recall(ctx, in.answers, in.answers.digest(raw), len(raw)); verdict != nil {
+				return verdict.Verified, verdict.err
+			}
 		}
-		// The key was withdrawn, or is only written otherwise than it was, or it is
-		// another handler's for an issuer of the same name: the token has to prove
-		// itself.
-		s.seen.forget(id)
+		if opaque {
+			return s.opaque(ctx, raw)
+		}
 	}
 	verified, err := s.first(ctx, raw)
 	if err != nil {
 		return Verified{}, err
 	}
-	s.seen.put(id, verified.Token)
+	if !verified.Token.Introspected() { // or it is remembered already, by whom it was asked for
+		s.seen.put(id, verified.Token)
+	}
 	return verified, nil
 }
+
+// verdict is what came of looking at a token that is remembered.
+type verdict struct {
+	Verified
+	err error
+}
+
+// recall returns the verdict on a token that a memory holds. Nil: it does not, or the
+// token has to prove itself again.
+func (s *Issuers) recall(ctx context.Context, memory *Seen, id seenID, size int) *verdict {
+	tok := memory.get(id)
+	if tok == nil {
+		return nil
+	}
+	verified, err := s.again(ctx, tok, size)
+	switch {
+	case errors.Is(err, errTooLight):
+		return nil // and others, who take it as it is, still remember it
+	case ReasonOf(err) == ReasonUnknownKey:
+		// The key was withdrawn, or is only written otherwise than it was, or it is
+		// another handler's for an issuer of the same name.
+		memory.forget(id)
+		return nil
+	}
+	return &verdict{verified, err}
+}
+
+// errTooLight says that the issuer has to be asked about a token that is remembered
+// with no more than it says itself.
+var errTooLight = errors.New("a lightweight token")
 
 // again looks at a token that was verified before, here or by others with the same
 // memory: at all that may have changed, or is different here.
@@ -180,8 +228,12 @@ func (s *Issuers) again(ctx context.Context, tok *Token, size int) (Verified, er
 	if err != nil {
 		return Verified{}, err
 	}
-	if err := s.all[index].base().admitSize(size); err != nil {
+	settings := s.all[index].base()
+	if err := settings.admitSize(size); err != nil {
 		return Verified{}, err
+	}
+	if settings.asksAbout(tok) {
+		return Verified{}, errTooLight
 	}
 	one, err := s.all[index].open(tok.Issuer, tenant)
 	if err != nil {
@@ -191,6 +243,20 @@ func (s *Issuers) again(ctx context.Context, tok *Token, size int) (Verified, er
 		return Verified{}, err
 	}
 	return Verified{Token: tok, Index: index, Tenant: tenant, Seen: true}, nil
+}
+
+// opaque asks the one issuer that can be asked about a token that is no JWT.
+func (s *Issuers) opaque(ctx context.Context, raw string) (Verified, error) {
+	index := s.introspecting[0]
+	v := s.all[index].base()
+	tok, err := v.opaque(ctx, raw)
+	if err == nil {
+		err = v.Check(ctx, tok)
+	}
+	if err != nil {
+		return Verified{}, err
+	}
+	return Verified{Token: tok, Index: index}, nil
 }
 
 // first verifies a token that nobody has seen, or whose key is another by now.

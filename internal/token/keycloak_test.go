@@ -118,6 +118,39 @@ func anys(texts []string) []any {
 	return all
 }
 
+// UMA's tokens are access tokens for the resource server whose permissions they hold:
+// good where that one is an audience, and nowhere else.
+func TestAnUMATokenOfARealKeycloak(t *testing.T) {
+	answer := decodeFile[keycloakFile](t, "keycloak", "token-uma-rpt.json")
+	keySet := readFile(t, "keycloak", "jwks-after-rotation.json")
+	now := time.Unix(answer.Access.Decoded.Payload.Issued+1, 0)
+	anybody, _ := verifierOf(t, keycloakIssuer, keySet, now)
+	tok, err := anybody.Verify(t.Context(), answer.Access.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := tok.Claim("authorization.permissions"); !ok || len(tok.Audience) == 0 {
+		t.Fatalf("no UMA token: aud is %q", tok.Audience)
+	}
+	for name, test := range map[string]struct {
+		audience, party string
+		want            Reason
+	}{
+		"CL-006 its resource server": {tok.Audience[0], tok.AuthorizedParty, ""},
+		"CL-006 another audience":    {"another", tok.AuthorizedParty, ReasonAudience},
+		"CL-006 another client":      {tok.Audience[0], "another", ReasonAuthorizedParty},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, _ := verifierOf(t, keycloakIssuer, keySet, now, func(c *Config) {
+				c.Audiences, c.AuthorizedParties = []string{test.audience}, []string{test.party}
+			})
+			if _, err := v.Verify(t.Context(), answer.Access.Raw); ReasonOf(err) != test.want {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
 // A key that was disabled leaves the key set, and its tokens are refused.
 func TestTokensOfADisabledKey(t *testing.T) {
 	answer := decodeFile[keycloakFile](t, "keycloak", "token-password-alice.json")

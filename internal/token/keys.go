@@ -24,10 +24,12 @@ type KeySet struct {
 	work   sync.WaitGroup
 
 	current atomic.Pointer[fetchedKeys]
+	gone    atomic.Bool // the realm has been deleted: current serves no more
 
 	mu        sync.Mutex
 	flight    *flight
 	failures  int       // fetches failed in a row
+	missing   int       // of these, the last ones that found no such realm
 	lastErr   error     // of the last fetch
 	retryAt   time.Time // while failing: when to ask again
 	missedAt  time.Time // when an unknown id was last asked for in vain
@@ -50,7 +52,7 @@ type fetchedKeys struct {
 type flight struct {
 	done    chan struct{}
 	err     error // once done
-	waiting int   // requests that came for an unknown id
+	waiting int   // requests that wait for an unknown id; under KeySet.mu
 }
 
 var (
@@ -89,8 +91,8 @@ func NewKeySet(cfg KeySetConfig) (*KeySet, error) {
 // Issuer returns whose keys these are.
 func (ks *KeySet) Issuer() string { return ks.cfg.Issuer }
 
-// proven reports whether the issuer ever gave keys.
-func (ks *KeySet) proven() bool { return ks.current.Load() != nil }
+// proven reports whether the issuer ever gave keys, and has not been deleted since.
+func (ks *KeySet) proven() bool { return ks.current.Load() != nil && !ks.gone.Load() }
 
 // Close ends a fetch that is under way, and lets no other begin. Keys that are known
 // go on serving, since requests may be in flight.
@@ -143,15 +145,16 @@ func (ks *KeySet) stillTrusted(ctx context.Context, k *key, algorithm string, as
 
 // serving returns the keys that may be used at now, or nil.
 func (ks *KeySet) serving(now time.Time) *fetchedKeys {
-	if current := ks.current.Load(); current != nil && now.Sub(current.at) <= ks.cfg.MaxStale {
+	if current := ks.current.Load(); current != nil && now.Sub(current.at) <= ks.cfg.MaxStale && !ks.gone.Load() {
 		return current
 	}
 	return nil
 }
 
 // fresh returns the keys at hand, nil if there are none. If they are due for a
-// refresh it begins one, which the request waits for only if nobody came by for so
-// long that the keys are older than a refresh could explain, and not for long.
+// refresh it begins one. The request that began it waits for it, and not for long, if
+// nobody came by for so long that the keys are older than a refresh could explain; all
+// others go on with the keys at hand.
 func (ks *KeySet) fresh(ctx context.Context, ask asking) (*keys, error) {
 	now := ks.cfg.Now()
 	current := ks.serving(now)
@@ -164,9 +167,9 @@ func (ks *KeySet) fresh(ctx context.Context, ask asking) (*keys, error) {
 	}
 	ks.mu.Lock()
 	failing := ks.failures > 0
-	f, _ := ks.fly(now, ask)
+	f, mine := ks.fly(now, ask)
 	ks.mu.Unlock()
-	if f == nil || failing || age < ks.cfg.Refresh+refreshGrace {
+	if f == nil || !mine || failing || age < ks.cfg.Refresh+refreshGrace {
 		return current.keys, nil
 	}
 	patience := time.NewTimer(refreshWait)
@@ -177,7 +180,10 @@ func (ks *KeySet) fresh(ctx context.Context, ask asking) (*keys, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	return ks.current.Load().keys, nil
+	if current = ks.serving(now); current == nil {
+		return nil, nil
+	}
+	return current.keys, nil
 }
 
 // askFor fetches the keys because none of that id is known, if it may, and returns
@@ -188,10 +194,12 @@ func (ks *KeySet) askFor(ctx context.Context, id string, ask asking) (*keys, err
 		if f == nil {
 			return known, err
 		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		err = f.wait(ctx)
+		ks.mu.Lock()
+		f.waiting--
+		ks.mu.Unlock()
+		if err != nil {
+			return nil, err
 		}
 		if f.err != nil {
 			return nil, keysUnavailable(f.err)
@@ -206,6 +214,16 @@ func (ks *KeySet) askFor(ctx context.Context, id string, ask asking) (*keys, err
 		}
 		// The answer of a fetch that was under way may be older than the token's
 		// key: once more.
+	}
+}
+
+// wait returns when the fetch is done, or with ctx's error.
+func (f *flight) wait(ctx context.Context) error {
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -229,13 +247,14 @@ func (ks *KeySet) askOrKnow(id string, ask asking) (known *keys, f *flight, mine
 	}
 	if serving != nil {
 		// Where good tokens need no answer, a crowd of bad ones must not wait for it.
-		if f.waiting++; f.waiting > maxWaiting {
+		if f.waiting >= maxWaiting {
 			return nil, nil, false, keysUnavailable(errCrowded)
 		}
 		if mine {
 			ks.missedAt = now // so that nobody else asks next, unless the answer has the id
 		}
 	}
+	f.waiting++
 	return nil, f, mine, nil
 }
 
@@ -280,7 +299,7 @@ func (ks *KeySet) fly(now time.Time, ask asking) (f *flight, mine bool) {
 		return ks.flight, false
 	case ks.wasClosed, ks.failures > 0 && now.Before(ks.retryAt):
 		return nil, false
-	case ks.current.Load() == nil && ask.first != nil && !ask.first():
+	case !ks.proven() && ask.first != nil && !ask.first():
 		return nil, false
 	}
 	f = &flight{done: make(chan struct{})}
@@ -302,11 +321,19 @@ func (ks *KeySet) fetch(f *flight, begun time.Time, obs Observer) {
 	f.err, ks.lastErr = err, err
 	if err == nil {
 		report.Keys, report.Skipped, report.Changed = fetched.usable, fetched.skipped, ks.failures > 0
-		ks.failures = 0
+		ks.failures, ks.missing = 0, 0
 		ks.current.Store(&fetchedKeys{keys: fetched, at: begun})
+		ks.gone.Store(false) // last, or the keys before would serve once more
 	} else {
 		report.Changed = ks.failures == 0
 		ks.failures++
+		if ks.missing++; !errors.Is(err, ErrNoRealm) {
+			ks.missing = 0
+		}
+		// Once could be a mistake, of a Keycloak whose database is being restored, say.
+		if ks.missing >= goneAfter {
+			ks.gone.Store(true)
+		}
 		ks.retryAt = ks.cfg.Now().Add(min(firstBackoff<<min(ks.failures-1, 10), lastBackoff))
 		ks.missedAt = time.Time{} // nothing was learnt about any id
 	}
@@ -343,9 +370,13 @@ func (ks *KeySet) unavailable() error {
 
 func keysUnavailable(err error) error {
 	hint := "the issuer's keys cannot be fetched: see whether this server reaches the issuer"
-	if errors.Is(err, errBudget) {
+	switch {
+	case errors.Is(err, errBudget):
 		hint = "the realm was not asked for its keys yet, because too many others were just before: it gets its " +
-			"turn, but somebody may be making up realms"
+			"turn, but somebody may be making up realms. Realms that once gave keys have turns of their own; after " +
+			"a start, none has yet"
+	case errors.Is(err, ErrNoRealm):
+		hint = "Keycloak says that it has no such realm: it was deleted or renamed, or the issuer is misspelt"
 	}
 	return &Error{Reason: ReasonKeysUnavailable, Hint: hint, Err: err}
 }

@@ -57,8 +57,12 @@ const (
 	// refreshWait bounds that waiting: after it, the keys at hand serve.
 	refreshWait = time.Second
 
+	// goneAfter is how many times in a row Keycloak has to say that there is no such
+	// realm for its keys to stop serving. All other failures are an outage.
+	goneAfter = 2
+
 	maxAbsent  = 1000 // key ids remembered as not there
-	maxWaiting = 100  // requests that wait for one fetch while other keys are known
+	maxWaiting = 100  // requests that wait at the same time for one fetch while other keys are known
 )
 
 // KeyFetch is what came of asking an issuer for its keys.

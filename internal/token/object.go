@@ -132,18 +132,56 @@ func folded(names ...string) map[string]string {
 	return byFold
 }
 
+// numbersFit reports whether every number in a JSON text that has been read before can
+// be held in a float64, which is what most who read the text after us do with numbers,
+// even with those of members they do not know; 1e400 they refuse, or take for infinite.
+func numbersFit(text []byte) bool {
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '"': // on to the end of the string
+			for i++; text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		case c == '-' || '0' <= c && c <= '9':
+			begin := i
+			for i+1 < len(text) && isOfNumber(text[i+1]) {
+				i++
+			}
+			if !fitsFloat(text[begin : i+1]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func isOfNumber(c byte) bool {
+	return '0' <= c && c <= '9' || c == '.' || c == 'e' || c == 'E' || c == '+' || c == '-'
+}
+
+func fitsFloat(number []byte) bool {
+	const safe = 300 // digits: any number of so many fits
+	if len(number) <= safe && !bytes.ContainsAny(number, "eE") {
+		return true // the common case: times
+	}
+	_, err := strconv.ParseFloat(string(number), 64)
+	return err == nil
+}
+
 // lastDate is the end of the year 9999, in seconds: beyond it, times cannot be
 // written down, and arithmetic on them comes near its limits.
 const lastDate = 253402300799
 
 // date reads a NumericDate (RFC 7519 §2): a JSON number of seconds, whose fraction
-// is dropped. Keycloak writes whole ones.
+// is dropped. Keycloak writes whole ones. Minus zero is none: libraries differ in it.
 func date(value jsontext.Value) (time.Time, bool) {
 	if value.Kind() != '0' {
 		return time.Time{}, false
 	}
 	seconds, err := strconv.ParseFloat(string(value), 64)
-	if err != nil || math.Abs(seconds) > lastDate { // exact in a float64: far below 2⁵³
+	if err != nil || math.Abs(seconds) > lastDate || seconds == 0 && math.Signbit(seconds) { // exact in a float64: far below 2⁵³
 		return time.Time{}, false
 	}
 	return time.Unix(int64(math.Floor(seconds)), 0), true

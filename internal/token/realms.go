@@ -34,7 +34,9 @@ type RealmsConfig struct {
 
 	// FetchBurst and FetchesPerSecond bound the fetches that are to bring the first
 	// keys of a realm. A realm's first success counts for nothing, as long as
-	// MaxProven is not reached. Default: 5, and then 1 per second.
+	// MaxProven is not reached. Realms that gave keys before and were pushed out have
+	// as much again for themselves, so that invented ones cannot keep them away.
+	// Default: 5, and then 1 per second.
 	FetchBurst       int
 	FetchesPerSecond float64
 
@@ -45,6 +47,8 @@ type RealmsConfig struct {
 const (
 	// maxMissing bounds the realms remembered as not there.
 	maxMissing = 1000
+	// maxOnce bounds the realms remembered to have given keys once.
+	maxOnce = 10_000
 	// missingFor is for how long: so long may a realm made anew be taken for missing.
 	missingFor = time.Minute
 )
@@ -60,13 +64,15 @@ var (
 type Realms struct {
 	cfg                       RealmsConfig
 	issuer, jwks, backchannel Template
-	budget                    *budget
+	budget                    *budget      // of realms that never gave keys
+	returning                 *budget      // of those that once did
 	uses                      atomic.Int64 // counts, to tell what was used least recently
 
 	mu        sync.RWMutex
 	byTenant  map[string]*realm
 	proven    int                  // of byTenant
 	missing   map[string]time.Time // when the issuer said that there is no such realm
+	once      map[string]struct{}  // those that gave keys, pushed out or not
 	wasClosed bool
 }
 
@@ -74,6 +80,7 @@ type Realms struct {
 // uses it another; with the last one its keys are released.
 type realm struct {
 	tenant string
+	budget *budget // that its first keys are fetched out of
 	used   atomic.Int64
 	refs   atomic.Int64
 	paid   atomic.Bool // for a fetch, out of the budget
@@ -89,7 +96,7 @@ type realm struct {
 
 // NewRealms returns realms none of which is known yet. It does no network I/O.
 func NewRealms(cfg RealmsConfig) (*Realms, error) {
-	rs := &Realms{byTenant: make(map[string]*realm), missing: make(map[string]time.Time)}
+	rs := &Realms{byTenant: make(map[string]*realm), missing: make(map[string]time.Time), once: make(map[string]struct{})}
 	for _, address := range []struct {
 		name, text string
 		to         *Template
@@ -127,7 +134,8 @@ func NewRealms(cfg RealmsConfig) (*Realms, error) {
 		cfg.Now = time.Now
 	}
 	rs.cfg = cfg
-	rs.budget = newBudget(float64(cmp.Or(cfg.FetchBurst, 5)), cmp.Or(cfg.FetchesPerSecond, 1))
+	burst, perSecond := float64(cmp.Or(cfg.FetchBurst, 5)), cmp.Or(cfg.FetchesPerSecond, 1)
+	rs.budget, rs.returning = newBudget(burst, perSecond), newBudget(burst, perSecond)
 	return rs, nil
 }
 
@@ -185,7 +193,8 @@ func (rs *Realms) lookup(tenant string) (r *realm, missing bool) {
 
 // add makes room for a realm and puts it there, if it could be asked for its keys.
 func (rs *Realms) add(tenant string) (*realm, error) {
-	if rs.budget.empty(rs.cfg.Now()) {
+	from := rs.budgetOf(tenant)
+	if from.empty(rs.cfg.Now()) {
 		return nil, errBudget
 	}
 	var evicted *realm
@@ -200,13 +209,23 @@ func (rs *Realms) add(tenant string) (*realm, error) {
 		if len(rs.byTenant)-rs.proven >= rs.cfg.MaxUnproven {
 			evicted = rs.evict(false)
 		}
-		r = &realm{tenant: tenant}
+		r = &realm{tenant: tenant, budget: from}
 		r.refs.Add(1) // the table's
 		rs.byTenant[tenant] = r
 	}
 	r.refs.Add(1)
 	r.used.Store(rs.uses.Add(1))
 	return r, nil
+}
+
+// budgetOf returns what the first keys of a realm that is not there are fetched out of.
+func (rs *Realms) budgetOf(tenant string) *budget {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	if _, known := rs.once[tenant]; known {
+		return rs.returning
+	}
+	return rs.budget
 }
 
 // open asks the caller for the realm's keys, without holding any lock.
@@ -230,7 +249,7 @@ func (rs *Realms) open(r *realm) {
 // asking lets the realm's first keys be fetched out of the template's budget.
 func (rs *Realms) asking(r *realm, obs Observer) asking {
 	return asking{observer: obs, first: func() bool {
-		if !rs.budget.take(rs.cfg.Now()) {
+		if !r.budget.take(rs.cfg.Now()) {
 			return false
 		}
 		r.paid.Store(true)
@@ -243,10 +262,11 @@ func (rs *Realms) asking(r *realm, obs Observer) asking {
 // says that there is no such realm.
 func (rs *Realms) giveBack(r *realm, err error) (missing bool) {
 	switch {
-	case r.proven.Load():
 	case r.keys.proven():
-		rs.promote(r)
-	case errors.Is(err, ErrNoRealm):
+		if !r.proven.Load() {
+			rs.promote(r)
+		}
+	case errors.Is(err, ErrNoRealm): // or not any more
 		missing = true
 		rs.remember(r.tenant)
 		rs.drop(r)
@@ -269,10 +289,17 @@ func (rs *Realms) promote(r *realm) {
 		// realms could make them take turns, a fetch each.
 		evicted = rs.evict(true)
 	} else if r.paid.Load() {
-		rs.budget.giveBack()
+		r.budget.giveBack()
 	}
 	r.proven.Store(true)
 	rs.proven++
+	if len(rs.once) >= maxOnce {
+		for other := range rs.once { // any: none is better than another
+			delete(rs.once, other)
+			break
+		}
+	}
+	rs.once[r.tenant] = struct{}{}
 }
 
 // evict takes out of the table what was used least recently of the proven or the
@@ -317,6 +344,7 @@ func (rs *Realms) remember(tenant string) {
 	now := rs.cfg.Now()
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
+	delete(rs.once, tenant)
 	if len(rs.missing) >= maxMissing {
 		for other, at := range rs.missing {
 			if now.Sub(at) >= missingFor {

@@ -23,7 +23,7 @@ const (
 	ReasonAmbiguous Reason = "claim_ambiguous"
 	// ReasonIssuer: iss is not, byte for byte, the configured issuer.
 	ReasonIssuer Reason = "issuer_mismatch"
-	// ReasonBound: bound to a key of its sender (cnf), which is not verified here.
+	// ReasonBound: bound to a key of its sender (cnf) in a way that is not verified here.
 	ReasonBound Reason = "cnf_unsupported"
 	// ReasonTokenType: the payload's typ is not Bearer: an ID, refresh or logout token.
 	ReasonTokenType Reason = "wrong_token_type"
@@ -37,6 +37,10 @@ const (
 	ReasonKeysUnavailable Reason = "keys_unavailable"
 	// ReasonSignature: the signature does not fit, or the key not the algorithm.
 	ReasonSignature Reason = "bad_signature"
+	// ReasonIntrospection: the issuer cannot be asked about the token. Not its fault.
+	ReasonIntrospection Reason = "introspection_unavailable"
+	// ReasonInactive: the issuer, asked about the token, says that it is not active.
+	ReasonInactive Reason = "token_inactive"
 	// ReasonMissingClaim: sub, exp or iat is absent, null or empty.
 	ReasonMissingClaim Reason = "missing_claim"
 	// ReasonClaimType: a claim is not of its type, or out of its range.

