@@ -37,6 +37,15 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	        client_certificate <certificate_file> <key_file>
 //	        tenants            <name...>
 //	        insecure_http
+//	        introspect {
+//	            client_id     <client_id>
+//	            client_secret <secret>
+//	            auth_method   client_secret_basic | client_secret_post | private_key_jwt
+//	            private_key   <key_file> [<key_id>]
+//	            url           <url>
+//	            timeout       <duration>
+//	            life          <duration>
+//	        }
 //	    }
 //	    audience           <name...> | off
 //	    authorized_party   <client_id...>
@@ -51,6 +60,12 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	        group       <name...>
 //	        acr         <name...>
 //	    }
+//	    dpop off | accepted | required {
+//	        origin  <origin...>
+//	        max_age <duration>
+//	        nonce   [<secret>]
+//	    }
+//	    logout_path        <path> [<client_id...>]
 //	    resource           <url>
 //	    resource_metadata  [<path>]
 //	    optional
@@ -112,6 +127,8 @@ func (h *Handler) options(d *caddyfile.Dispenser) map[string]func() error {
 		"max_token_lifetime": func() error { return parseDuration(d, &h.MaxTokenLifetime, maxTokenLifetime) },
 		"token_from":         func() error { return parseTokenFrom(h, d) },
 		"require":            func() error { return parseRequire(h, d) },
+		"dpop":               func() error { return parseDPoP(h, d) },
+		"logout_path":        func() error { return parseLogoutPath(h, d) },
 		"tenant_claim":       func() error { return parseWord(d, &h.TenantClaim) },
 		"resource":           func() error { return parseWord(d, &h.Resource) },
 		"resource_metadata":  func() error { return parseResourceMetadata(h, d) },

@@ -43,6 +43,7 @@ func (i *Issuer) options(d *caddyfile.Dispenser) map[string]func() error {
 			return parseNames(d, &i.Tenants, "the tenants that this issuer's tokens are good for")
 		},
 		"insecure_http": func() error { return parseFlag(d, &i.InsecureHTTP) },
+		"introspect":    func() error { return parseIntrospect(i, d) },
 	}
 }
 

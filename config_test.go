@@ -134,7 +134,7 @@ func TestFaultsInJSON(t *testing.T) {
 		"CF-006: two issuers":                     {object{"issuers": []any{object{"url": issuer}, object{"url": issuer}}}, "issuer: the same realm is given twice"},
 		"CF-006: two stores":                      {object{"stores": []any{object{"url": "memory://"}, object{"url": "memory://"}}}, "store is given twice"},
 		"CF-008: unknown field":                   {object{"isuer": issuer}, `unknown field "isuer"`},
-		"CF-008: unknown field of the issuer":     {issuerWith("introspect", object{}), `unknown field "introspect"`},
+		"CF-008: unknown field of the issuer":     {issuerWith("introspection", object{}), `unknown field "introspection"`},
 		"CF-008: unknown field of the store":      {store(object{"url": "memory://", "secret": secretInTests}), `unknown field "secret"`},
 		"CF-008: field of a later version":        {object{"stale_if_error": "60s"}, `unknown field "stale_if_error"`},
 		"CF-010: algorithm none":                  {object{"algorithms": []any{"none"}}, `algorithms: "none"`},
@@ -211,9 +211,11 @@ func setTestEnvironment(t *testing.T) {
 	for name, value := range map[string]string{
 		"KCA_TEST_DIR":      dir,
 		"KCA_TEST_AUDIENCE": "shop-admin",
-		"KCA_TEST_ISSUER":   "https://sso.example.com/realms/other",
-		"KCA_TEST_DSN":      "postgres://reader@db.invalid/app",
-		"KCA_TEST_PASSWORD": secretInTests,
+
+		"KCA_TEST_NONCE_SECRET": "0123456789abcdef0123456789abcdef",
+		"KCA_TEST_ISSUER":       "https://sso.example.com/realms/other",
+		"KCA_TEST_DSN":          "postgres://reader@db.invalid/app",
+		"KCA_TEST_PASSWORD":     secretInTests,
 		// of the document's example
 		"REDIS_PASSWORD": secretInTests,
 		"MEMBERS_DSN":    "postgres://reader@db.invalid/app",
@@ -341,7 +343,7 @@ func jsonFields(types ...any) []string {
 	return names
 }
 
-var configTypes = []any{Handler{}, Issuer{}, Memory{}, Store{}, Header{}, TokenSource{}, Requirement{}, sqlresolver.Resolver{}, static.Resolver{}, static.Member{}}
+var configTypes = []any{Handler{}, Issuer{}, Memory{}, Store{}, Introspect{}, DPoP{}, Header{}, TokenSource{}, Requirement{}, sqlresolver.Resolver{}, static.Resolver{}, static.Member{}}
 
 // An option that is added must be added to the file that the test above reads.
 func TestEveryFieldIsSetBySomeCaddyfile(t *testing.T) {

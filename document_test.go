@@ -33,6 +33,7 @@ func TestEveryOptionIsDocumented(t *testing.T) {
 	// in the tables an option's line begins with it
 	for owner, options := range map[string]map[string]func() error{
 		directive: new(Handler).options(nil), "issuer": new(Issuer).options(nil),
+		"introspect": new(Introspect).options(nil), "dpop": new(DPoP).options(nil),
 		"memory": new(Memory).options(nil), "store": new(Store).options(nil),
 	} {
 		for option := range options {

@@ -60,6 +60,10 @@ type Issuer struct {
 	// Allows plain `http://` to hosts other than loopback. Whoever can change
 	// the traffic to Keycloak can then make keys, and so tokens, of their own.
 	InsecureHTTP bool `json:"insecure_http,omitempty"`
+
+	// Has Keycloak asked about tokens that do not say enough by themselves. Not
+	// for an issuer with `{tenant}`. Default: such tokens are refused.
+	Introspect *Introspect `json:"introspect,omitempty"`
 }
 
 // keyFetchTimeout bounds one request to Keycloak.
@@ -101,6 +105,13 @@ func (i Issuer) expand(repl *caddy.Replacer) (Issuer, error) {
 		}
 		*setting.value = strings.ReplaceAll(expanded, tenantStandIn, token.Placeholder)
 	}
+	if i.Introspect != nil {
+		introspect, err := i.Introspect.expand(repl, i.InsecureHTTP)
+		if err != nil {
+			return Issuer{}, err
+		}
+		i.Introspect = &introspect
+	}
 	return i, nil
 }
 
@@ -126,6 +137,12 @@ func (i Issuer) check() error {
 				return fmt.Errorf("%s: the URL %w", setting.name, err)
 			}
 		}
+	}
+	if i.Introspect != nil && i.isTemplate() {
+		return errors.New("introspect: each realm has clients of its own, so it does not go with {tenant}; give the issuers one by one, or have no lightweight tokens")
+	}
+	if i.Introspect != nil && i.JWKSURL != "" && i.Introspect.URL == "" {
+		return errors.New("introspect: with jwks_url nothing is discovered; give introspect the endpoint's url")
 	}
 	if i.JWKSURL != "" && i.BackchannelURL != "" {
 		return errors.New("jwks_url and backchannel_url exclude each other: with jwks_url nothing is discovered")
@@ -194,6 +211,15 @@ func (i Issuer) newVerifier(ctx caddy.Context, policy token.Config, allowed func
 		return nil, nil, err
 	}
 	policy.Issuer, policy.Keys = i.URL, keys.KeySet
+	if i.Introspect != nil {
+		asked, releaseAsked, err := acquireIntrospection(way, *i.Introspect)
+		if err != nil {
+			return nil, nil, errors.Join(err, release())
+		}
+		policy.Introspection = asked.Introspection
+		releaseKeys := release
+		release = func() error { return errors.Join(releaseAsked(), releaseKeys()) }
+	}
 	verifier, err := token.New(policy)
 	if err != nil {
 		return nil, nil, errors.Join(err, release())

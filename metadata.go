@@ -26,6 +26,8 @@ type resourceDocument struct {
 	Resource             string   `json:"resource"`
 	AuthorizationServers []string `json:"authorization_servers,omitempty"`
 	BearerMethods        []string `json:"bearer_methods_supported"`
+	DPoPAlgorithms       []string `json:"dpop_signing_alg_values_supported,omitempty"`
+	DPoPRequired         bool     `json:"dpop_bound_access_tokens_required,omitempty"`
 	Scopes               []string `json:"scopes_supported,omitempty"`
 }
 
@@ -60,6 +62,10 @@ func newResourceMetadata(h *Handler, resource string, issuers []Issuer) (*resour
 			document.BearerMethods = append(document.BearerMethods, "query")
 		}
 	}
+	if h.sender.proofs != nil {
+		document.DPoPAlgorithms = h.sender.proofs.Algorithms()
+		document.DPoPRequired = h.sender.required
+	}
 	for _, r := range h.Require {
 		if r.Kind == "scope" {
 			document.Scopes = append(document.Scopes, r.AnyOf...)
@@ -76,20 +82,20 @@ func (m *resourceMetadata) isFor(r *http.Request) bool {
 
 // serve answers a request for the document. It asks for no token: who asks has
 // none yet. Pages of other origins may read it, for there is no secret in it.
-func (m *resourceMetadata) serve(w http.ResponseWriter, r *http.Request) error {
+func (m *resourceMetadata) serve(w http.ResponseWriter, r *http.Request) (outcome, error) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		return outcomeMethodNotAllowed.refusal(w.Header(), challengeDetails{})
+		return outcomeMethodNotAllowed, outcomeMethodNotAllowed.refusal(w.Header(), challengeDetails{})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "public, max-age=3600")
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	if r.Method == http.MethodHead {
-		return nil
+		return outcomeMetadata, nil
 	}
-	_, err := w.Write(m.document) //nolint:gosec // JSON, made of the configuration alone
-	return err
+	_, err := w.Write(m.document)
+	return outcomeMetadata, err
 }
 
 // challengeURL is what challenges name, "" for nothing.

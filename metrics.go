@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/store"
 )
 
 // metrics are the module's collectors on Caddy's registry of one
@@ -18,6 +20,8 @@ type metrics struct {
 	redis      *prometheus.HistogramVec
 	redisFails *prometheus.CounterVec
 	keyFetches *prometheus.HistogramVec
+	introspect *prometheus.HistogramVec
+	log        *prometheus.CounterVec
 
 	// The counters that every request needs, looked up once.
 	byOutcome map[outcome]prometheus.Counter
@@ -60,11 +64,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		redis:      histogram("redis_duration_seconds", "Time that Redis commands took, failed ones too.", "operation"),
 		redisFails: counter("redis_errors_total", "Redis commands that failed.", "operation"),
 		keyFetches: histogram("key_fetch_duration_seconds", "Time that fetches of signing keys took, by result.", "result"),
+		introspect: histogram("introspection_duration_seconds", "Time that introspections of tokens took, by result.", "result"),
+		log:        counter("log_events_total", "What came out of the store's log of flushes, by event.", "event"),
 	}
 	err := errors.Join(
 		register(reg, &m.requests), register(reg, &m.lookups), register(reg, &m.mismatches),
 		register(reg, &m.resolver), register(reg, &m.redis), register(reg, &m.redisFails),
-		register(reg, &m.keyFetches),
+		register(reg, &m.keyFetches), register(reg, &m.introspect), register(reg, &m.log),
 	)
 	m.byOutcome = make(map[outcome]prometheus.Counter, len(outcomesOnHotPath))
 	for _, o := range outcomesOnHotPath {
@@ -125,4 +131,35 @@ func (m *metrics) keysFetched(took time.Duration, err error) {
 		result = "error"
 	}
 	m.keyFetches.WithLabelValues(result).Observe(took.Seconds())
+}
+
+// Results of an introspection.
+const (
+	introspectionActive   = "active"
+	introspectionInactive = "inactive"
+	introspectionError    = "error"
+)
+
+// introspected records a question to the introspection endpoint.
+func (m *metrics) introspected(result string, took time.Duration) {
+	m.introspect.WithLabelValues(result).Observe(took.Seconds())
+}
+
+// logNews counts what a node learnt from the store's log.
+func (m *metrics) logNews(news store.LogNews) {
+	for _, event := range []struct {
+		name  string
+		count int
+	}{
+		{"flush", news.Flushes},
+		{"logout", news.Logouts},
+		{"generation", news.Generations},
+		{"malformed", news.Malformed},
+		{"repeated", news.Repeated},
+		{"collapsed", news.Collapsed},
+	} {
+		if event.count > 0 {
+			m.log.WithLabelValues(event.name).Add(float64(event.count))
+		}
+	}
 }

@@ -18,7 +18,13 @@ type mistakeLog struct {
 	now    func() time.Time
 
 	mu   sync.Mutex
-	told map[token.Reason]time.Time
+	told map[mistake]time.Time
+}
+
+// mistake is a kind of mistake: why tokens of one sort are refused.
+type mistake struct {
+	logout bool
+	reason token.Reason
 }
 
 const mistakeInterval = time.Minute
@@ -31,26 +37,37 @@ func (m *mistakeLog) note(err error) {
 	}
 	switch verdict.Reason {
 	case token.ReasonIssuer, token.ReasonAudience, token.ReasonAuthorizedParty,
-		token.ReasonMissingClaim, token.ReasonTokenType, token.ReasonLifetime:
+		token.ReasonMissingClaim, token.ReasonTokenType, token.ReasonLifetime,
+		token.ReasonBound, token.ReasonInactive:
 	default:
 		return
 	}
-	if m.isDue(verdict.Reason) {
+	if m.isDue(mistake{reason: verdict.Reason}) {
 		m.logger.Warn("token refused; this is often a mistake in the configuration",
 			zap.String("reason", string(verdict.Reason)), zap.String("hint", verdict.Hint))
 	}
 }
 
-func (m *mistakeLog) isDue(reason token.Reason) bool {
+// noteLogout logs why a logout token was refused. Few have reason to send any,
+// so whatever is wrong with one may be a mistake.
+func (m *mistakeLog) noteLogout(err error) {
+	verdict, ok := errors.AsType[*token.Error](err)
+	if ok && m.isDue(mistake{logout: true, reason: verdict.Reason}) {
+		m.logger.Warn("logout token refused; this may be a mistake in the configuration",
+			zap.String("reason", string(verdict.Reason)), zap.String("hint", verdict.Hint))
+	}
+}
+
+func (m *mistakeLog) isDue(kind mistake) bool {
 	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if last, told := m.told[reason]; told && now.Sub(last) < mistakeInterval {
+	if last, told := m.told[kind]; told && now.Sub(last) < mistakeInterval {
 		return false
 	}
 	if m.told == nil {
-		m.told = make(map[token.Reason]time.Time)
+		m.told = make(map[mistake]time.Time)
 	}
-	m.told[reason] = now
+	m.told[kind] = now
 	return true
 }

@@ -118,6 +118,21 @@ type Handler struct {
 	// What a token must say besides being valid: all of it, on each request.
 	Require []Requirement `json:"require,omitempty"`
 
+	// What becomes of tokens that are bound to a key of their client. (Tokens
+	// bound to a client certificate, RFC 8705, are accepted with that
+	// certificate, if it was shown to this very Caddy, and refused otherwise.)
+	DPoP *DPoP `json:"dpop,omitempty"`
+
+	// The path to which Keycloak sends back-channel logouts: the
+	// "Backchannel logout URL" of a client there. Tokens of a session or a user
+	// that was logged out are then refused, by all nodes that share the store,
+	// and the user's members are resolved anew. Default: none.
+	LogoutPath string `json:"logout_path,omitempty"`
+
+	// The clients whose logouts count: a logout token names one of them in
+	// `aud`. Default: the audiences.
+	LogoutClients []string `json:"logout_clients,omitempty"`
+
 	// The URL by which clients know this site, such as
 	// `https://app.example.com`: the `resource` of RFC 9728. It is never taken
 	// from a request. Goes with `resource_metadata`.
@@ -201,13 +216,17 @@ type Handler struct {
 	sources  tokenSources
 	tenant   tenantRule
 	tokens   *token.Issuers
+	sender   senderRule
 	bindings []tenantBinding // of the issuers, in their order
 	required []token.Requirement
-	members  *finder
-	mistakes *mistakeLog
-	metrics  *metrics
-	logger   *zap.Logger
-	releases []func() error // what Cleanup gives back
+
+	introspects   *introspectObserver // nil if no issuer does
+	logoutClients []string            // audiences of logout tokens
+	members       *finder
+	mistakes      *mistakeLog
+	metrics       *metrics
+	logger        *zap.Logger
+	releases      []func() error // what Cleanup gives back
 }
 
 // CaddyModule returns the Caddy module information.
@@ -269,9 +288,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return trailers.abandonOn(w, next.ServeHTTP(w, r))
 	}
 
-	if h.metadata.isFor(r) {
-		h.metrics.decided(outcomeMetadata)
-		return h.metadata.serve(w, r)
+	if serve := h.ownPath(r); serve != nil {
+		trailers := h.owned.strip(r) // error routes may send it on
+		decided, err := serve(w, r)
+		h.metrics.decided(decided)
+		identityOf(repl).outcome = decided
+		return trailers.abandonOn(w, err)
 	}
 
 	// both are read before the strip, to which the tenant header falls victim
@@ -283,7 +305,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 
 	id := identityOf(repl)
-	decided, err := h.decide(r, repl, shown, claimed, id)
+	decided, err := h.decide(w.Header(), r, repl, shown, claimed, id)
 	h.metrics.decided(decided)
 	switch decided {
 	case outcomeMember, outcomeAnonymous, outcomePreflight:
@@ -294,31 +316,58 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	default:
 		h.logRefused(decided, id, err)
 		*id = identity{source: sourceNone, outcome: decided, requestedTenant: id.requestedTenant}
-		return trailers.abandonOn(w, decided.refusal(w.Header(), challengeDetails{scopesOf(err), h.metadata.challengeURL()}))
+		return trailers.abandonOn(w, decided.refusal(w.Header(), challengeDetails{
+			scopes: scopesOf(err), metadata: h.metadata.challengeURL(), dpop: h.sender.details(shown),
+		}))
+	}
+}
+
+// ownPath returns what serves the request, if it is for a path of ours. Who
+// asks there has no token.
+func (h *Handler) ownPath(r *http.Request) func(http.ResponseWriter, *http.Request) (outcome, error) {
+	switch {
+	case h.metadata.isFor(r):
+		return h.metadata.serve
+	case h.isLogout(r):
+		return h.serveLogout
+	default:
+		return nil
 	}
 }
 
 // decide fills id in and returns how the request is decided. The error, if
-// any, is why a token was refused; it is for the log.
-func (h *Handler) decide(r *http.Request, repl *caddy.Replacer, shown credential, claimed claimedTenant, id *identity) (outcome, error) {
+// any, is why a token was refused; it is for the log. header is the response's.
+func (h *Handler) decide(header http.Header, r *http.Request, repl *caddy.Replacer, shown credential, claimed claimedTenant, id *identity) (outcome, error) {
 	id.requestedTenant = claimed.name
 	switch {
 	case h.Preflight == preflightPass && isPreflight(r):
 		return outcomePreflight, nil
-	case h.Optional && shown.fault == outcomeMissingToken && !shown.unsupported:
+	case h.Optional && shown.fault == outcomeMissingToken:
 		return outcomeAnonymous, nil
 	case shown.fault != "":
 		return shown.fault, nil
+	case shown.dpop && h.sender.proofs == nil:
+		return outcomeMissingToken, nil // none of a kind that is taken; but who sent it does not mean to be anonymous
 	case shown.source.ambient() && isCrossOrigin(r):
 		return outcomeCrossOrigin, nil
 	}
 
-	verified, err := h.tokens.Verify(r.Context(), shown.token)
+	ctx := r.Context()
+	if h.introspects != nil {
+		ctx = h.introspects.observe(ctx)
+	}
+	verified, err := h.tokens.Verify(ctx, shown.token)
 	if err != nil {
 		h.mistakes.note(err)
 		return outcomeOfToken(err), err
 	}
 	tok := verified.Token
+	if h.members.store.LoggedOut(tok.Issuer, tok.SessionID, tok.Subject, tok.IssuedAt) {
+		return outcomeLoggedOut, nil
+	}
+	if refused, err := h.sender.check(header, r, shown, tok.Confirmation); refused != "" {
+		return refused, err
+	}
 	if err := tok.Meet(h.required); err != nil {
 		return outcomeInsufficientScope, err
 	}

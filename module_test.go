@@ -138,7 +138,7 @@ func TestUnverifiedEmailIsNotSent(t *testing.T) {
 	}
 }
 
-// SP-001, SP-002, TN-018: what the client sends under our names is gone, also
+// What the client sends under our names is gone, also
 // where we have nothing to put in its place.
 func TestForgedHeadersAreReplaced(t *testing.T) {
 	s := newSite(t)
@@ -158,13 +158,13 @@ func TestForgedHeadersAreReplaced(t *testing.T) {
 		fields http.Header
 		want   int
 	}{
-		"a member":              {s.config(), bearer(s.token("dave"), "t1"), 0},
-		"anonymous":             {s.config(func(h *Handler) { h.Optional = true }), http.Header{"X-Tenant-Id": {"t1"}}, 0},
-		"headers turned off":    {s.config(func(h *Handler) { h.HeadersOff = true }), bearer(s.token("dave"), "t1"), 0},
-		"headers of one's own":  {s.config(func(h *Handler) { h.Headers = []Header{{"X-Who", "{http.auth.user.id}"}} }), bearer(s.token("dave"), "t1"), 0},
-		"strip_only":            {Handler{StripOnly: true}, http.Header{"X-Tenant-Id": {"t1"}}, 0},
-		"preflight":             {s.config(func(h *Handler) { h.Preflight = "pass" }), http.Header{"Origin": {"https://x"}, "Access-Control-Request-Method": {"GET"}}, 0},
-		"a refused request too": {s.config(), http.Header{"X-Tenant-Id": {"t1"}}, 401},
+		"SP-001, TN-018 a member": {s.config(), bearer(s.token("dave"), "t1"), 0},
+		"SP-002 anonymous":        {s.config(func(h *Handler) { h.Optional = true }), http.Header{"X-Tenant-Id": {"t1"}}, 0},
+		"headers turned off":      {s.config(func(h *Handler) { h.HeadersOff = true }), bearer(s.token("dave"), "t1"), 0},
+		"headers of one's own":    {s.config(func(h *Handler) { h.Headers = []Header{{"X-Who", "{http.auth.user.id}"}} }), bearer(s.token("dave"), "t1"), 0},
+		"strip_only":              {Handler{StripOnly: true}, http.Header{"X-Tenant-Id": {"t1"}}, 0},
+		"preflight":               {s.config(func(h *Handler) { h.Preflight = "pass" }), http.Header{"Origin": {"https://x"}, "Access-Control-Request-Method": {"GET"}}, 0},
+		"a refused request too":   {s.config(), http.Header{"X-Tenant-Id": {"t1"}}, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, _ := load(t, tc.config)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -29,6 +28,10 @@ const (
 
 	// The request was for a path of ours.
 	outcomeMetadata         outcome = "resource_metadata"
+	outcomeLogout           outcome = "logout"
+	outcomeLogoutRefused    outcome = "logout_refused"
+	outcomeLogoutTooLarge   outcome = "logout_too_large"
+	outcomeLogoutPending    outcome = "logout_pending" // known to this node only
 	outcomeMethodNotAllowed outcome = "method_not_allowed"
 
 	// The credential as it came.
@@ -36,6 +39,18 @@ const (
 	outcomeMalformedAuthorization outcome = "malformed_authorization"
 	outcomeMultipleCredentials    outcome = "multiple_credentials"
 	outcomeCrossOrigin            outcome = "cross_origin"
+
+	// Whoever shows the token is not shown to be whom it was made for.
+	outcomeInvalidProof       outcome = "invalid_dpop_proof"
+	outcomeNonceNeeded        outcome = "use_dpop_nonce"
+	outcomeReplayUnknown      outcome = "dpop_replay_unknown" // no room to remember proofs
+	outcomeBoundAsBearer      outcome = "bound_token_as_bearer"
+	outcomeNotBound           outcome = "token_not_bound"
+	outcomeCertificateMissing         = outcome(token.ReasonBound)
+	outcomeCertificateOther   outcome = "certificate_mismatch"
+
+	// The token's session, or its user, was logged out after it was made.
+	outcomeLoggedOut outcome = "logged_out"
 
 	// What the token lacks.
 	outcomeInsufficientScope = outcome(token.ReasonInsufficientScope)
@@ -55,6 +70,7 @@ const (
 
 	// What could not be found out.
 	outcomeKeysUnavailable           = outcome(token.ReasonKeysUnavailable)
+	outcomeIntrospection             = outcome(token.ReasonIntrospection)
 	outcomeResolverTimeout   outcome = "resolver_timeout"
 	outcomeResolverError     outcome = "resolver_error"
 	outcomeResolverAmbiguous outcome = "resolver_ambiguous"
@@ -69,35 +85,34 @@ const statusClientClosedRequest = 499
 // failed fetches of keys are repeated within five seconds.
 const retryAfter = 5 * time.Second
 
-// Challenges of RFC 6750 section 3. A request without a credential gets the
-// bare one: nothing was wrong with what it did not send.
-const (
-	challengeBare           = `Bearer`
-	challengeInvalidRequest = `Bearer error="invalid_request"`
-	challengeInvalidToken   = `Bearer error="invalid_token"`
-	challengeScope          = `Bearer error="insufficient_scope"`
-)
-
 // answer is what a refused client is told. The text ends in
 // `{http.error.message}`, which sites show: it says no more than the status
-// and RFC 6750's error code do.
+// and the error code do.
 type answer struct {
-	status    int
-	challenge string
-	text      error
+	status int
+	// challenged says that the answer holds challenges; code is their error code
+	// (RFC 6750 section 3.1, RFC 9449 section 7.1). A request without a credential
+	// gets none: nothing was wrong with what it did not send.
+	challenged bool
+	code       string
+	text       error
 }
 
 var (
-	answerUnauthenticated = answer{http.StatusUnauthorized, challengeBare, errors.New("authentication required")}
-	answerInvalidToken    = answer{http.StatusUnauthorized, challengeInvalidToken, errors.New("invalid_token")}
-	answerInvalidRequest  = answer{http.StatusBadRequest, challengeInvalidRequest, errors.New("invalid_request")}
-	answerBadTenant       = answer{http.StatusBadRequest, "", errors.New("tenant missing or malformed")}
-	answerScope           = answer{http.StatusForbidden, challengeScope, errors.New("insufficient_scope")}
-	answerCrossOrigin     = answer{http.StatusForbidden, "", errors.New("cross-origin request")}
-	answerForbidden       = answer{http.StatusForbidden, "", errors.New("access to the tenant denied")}
-	answerMethod          = answer{http.StatusMethodNotAllowed, "", errors.New("method not allowed")}
-	answerUnavailable     = answer{http.StatusServiceUnavailable, "", errors.New("temporarily unable to decide")}
-	answerClientGone      = answer{statusClientClosedRequest, "", context.Canceled}
+	answerUnauthenticated = answer{http.StatusUnauthorized, true, "", errors.New("authentication required")}
+	answerInvalidToken    = answer{http.StatusUnauthorized, true, "invalid_token", errors.New("invalid_token")}
+	answerInvalidProof    = answer{http.StatusUnauthorized, true, "invalid_dpop_proof", errors.New("invalid_dpop_proof")}
+	answerNonceNeeded     = answer{http.StatusUnauthorized, true, "use_dpop_nonce", errors.New("use_dpop_nonce")}
+	answerInvalidRequest  = answer{http.StatusBadRequest, true, "invalid_request", errors.New("invalid_request")}
+	answerScope           = answer{http.StatusForbidden, true, "insufficient_scope", errors.New("insufficient_scope")}
+	answerBadTenant       = answer{http.StatusBadRequest, false, "", errors.New("tenant missing or malformed")}
+	answerBadLogout       = answer{http.StatusBadRequest, false, "", errors.New("invalid_request")}
+	answerLogoutTooLarge  = answer{http.StatusRequestEntityTooLarge, false, "", errors.New("request too large")}
+	answerCrossOrigin     = answer{http.StatusForbidden, false, "", errors.New("cross-origin request")}
+	answerForbidden       = answer{http.StatusForbidden, false, "", errors.New("access to the tenant denied")}
+	answerMethod          = answer{http.StatusMethodNotAllowed, false, "", errors.New("method not allowed")}
+	answerUnavailable     = answer{http.StatusServiceUnavailable, false, "", errors.New("temporarily unable to decide")}
+	answerClientGone      = answer{statusClientClosedRequest, false, "", context.Canceled}
 )
 
 // answer returns what a client refused with o is told. What is not listed is
@@ -108,8 +123,16 @@ func (o outcome) answer() answer {
 		return answerUnauthenticated
 	case outcomeMalformedAuthorization, outcomeMultipleCredentials:
 		return answerInvalidRequest
+	case outcomeInvalidProof:
+		return answerInvalidProof
+	case outcomeNonceNeeded:
+		return answerNonceNeeded
 	case outcomeTenantMissing, outcomeTenantInvalid:
 		return answerBadTenant
+	case outcomeLogoutRefused:
+		return answerBadLogout
+	case outcomeLogoutTooLarge:
+		return answerLogoutTooLarge
 	case outcomeMethodNotAllowed:
 		return answerMethod
 	case outcomeCrossOrigin:
@@ -119,7 +142,8 @@ func (o outcome) answer() answer {
 	case outcomeTenantMismatch, outcomeNotAMember, outcomeMemberInactive,
 		outcomeKCIDMismatch, outcomeTenantOfMember, outcomeIssuerOfMember:
 		return answerForbidden
-	case outcomeKeysUnavailable, outcomeResolverTimeout, outcomeResolverError, outcomeResolverAmbiguous:
+	case outcomeKeysUnavailable, outcomeIntrospection, outcomeReplayUnknown, outcomeLogoutPending,
+		outcomeResolverTimeout, outcomeResolverError, outcomeResolverAmbiguous:
 		return answerUnavailable
 	case outcomeClientGone:
 		return answerClientGone
@@ -128,29 +152,12 @@ func (o outcome) answer() answer {
 	}
 }
 
-// challengeDetails is what a challenge says beyond the outcome.
-type challengeDetails struct {
-	scopes   []string // that would be needed (RFC 6750 section 3)
-	metadata string   // URL of the resource's metadata (RFC 9728 section 5.1)
-}
-
 // refusal returns the error that ends a request decided as o. It goes to Caddy
 // unwrapped, or `{http.error.*}` would stay empty in error routes.
 func (o outcome) refusal(header http.Header, details challengeDetails) error {
 	a := o.answer()
-	if challenge := a.challenge; challenge != "" {
-		separator := ", "
-		if challenge == challengeBare {
-			separator = " "
-		}
-		if len(details.scopes) > 0 {
-			challenge += separator + `scope="` + strings.Join(details.scopes, " ") + `"`
-			separator = ", "
-		}
-		if details.metadata != "" {
-			challenge += separator + `resource_metadata="` + details.metadata + `"`
-		}
-		header.Set("Www-Authenticate", challenge)
+	if a.challenged {
+		header["Www-Authenticate"] = details.challenges(a.code)
 	}
 	if a.status == http.StatusServiceUnavailable {
 		header.Set("Retry-After", strconv.Itoa(int(retryAfter/time.Second)))

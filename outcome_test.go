@@ -43,6 +43,18 @@ func TestAnswers(t *testing.T) {
 		outcomeResolverError:                   {503, "", "5"},
 		outcomeResolverAmbiguous:               {503, "", "5"},
 		outcomeClientGone:                      {499, "", ""},
+		outcomeInvalidProof:                    {401, bare, ""},
+		outcomeNonceNeeded:                     {401, bare, ""},
+		outcomeReplayUnknown:                   {503, "", "5"},
+		outcomeBoundAsBearer:                   {401, invalidToken, ""},
+		outcomeNotBound:                        {401, invalidToken, ""},
+		outcomeCertificateOther:                {401, invalidToken, ""},
+		outcomeLoggedOut:                       {401, invalidToken, ""},
+		outcomeIntrospection:                   {503, "", "5"},
+		outcomeLogoutRefused:                   {400, "", ""},
+		outcomeLogoutTooLarge:                  {413, "", ""},
+		outcomeLogoutPending:                   {503, "", "5"},
+		outcome(token.ReasonInactive):          {401, invalidToken, ""},
 		outcome(token.ReasonTooLarge):          {401, invalidToken, ""},
 		outcome(token.ReasonMalformed):         {401, invalidToken, ""},
 		outcome(token.ReasonAlgorithm):         {401, invalidToken, ""},
@@ -82,7 +94,7 @@ func TestAnswers(t *testing.T) {
 			if got := header.Get("Cache-Control"); got != "no-store" {
 				t.Errorf("Cache-Control %q, want no-store", got)
 			}
-			if o != outcomeInsufficientScope && strings.Contains(refusal.Err.Error(), string(o)) { // RFC 6750's own word
+			if o != outcomeInsufficientScope && o != outcomeInvalidProof && o != outcomeNonceNeeded && strings.Contains(refusal.Err.Error(), string(o)) { // the RFCs' own words
 				t.Errorf("the client could be told the reason: %q", refusal.Err)
 			}
 		})
@@ -122,7 +134,7 @@ func TestChallengeDetails(t *testing.T) {
 		"metadata and error": {"expired", challengeDetails{metadata: metadata}, `Bearer error="invalid_token", resource_metadata="` + metadata + `"`},
 		"everything": {
 			outcomeInsufficientScope,
-			challengeDetails{[]string{"a"}, metadata},
+			challengeDetails{scopes: []string{"a"}, metadata: metadata},
 			`Bearer error="insufficient_scope", scope="a", resource_metadata="` + metadata + `"`,
 		},
 		"no challenge at all": {outcomeNotAMember, challengeDetails{metadata: metadata}, ""},

@@ -163,7 +163,7 @@ func TestOneRealmPerTenant(t *testing.T) {
 	}
 }
 
-// CL-028, TN-014: the token itself must name the tenant.
+// The token itself must name the tenant.
 func TestTenantClaim(t *testing.T) {
 	s := newSite(t)
 	h, _ := load(t, s.config(func(h *Handler) { h.TenantClaim = "organization" }))
@@ -171,15 +171,15 @@ func TestTenantClaim(t *testing.T) {
 		option kctest.Option
 		want   outcome
 	}{
-		"a list":               {kctest.Claim("organization", []string{"t1", "t9"}), outcomeMember},
-		"a map":                {kctest.Claim("organization", map[string]any{"t1": map[string]any{"id": "x"}}), outcomeMember},
-		"a text":               {kctest.Claim("organization", "t1"), outcomeMember},
-		"another tenant":       {kctest.Claim("organization", []string{"t2"}), outcomeTenantMismatch},
-		"another case":         {kctest.Claim("organization", []string{"T1"}), outcomeTenantMismatch},
-		"a part of the name":   {kctest.Claim("organization", "t1x"), outcomeTenantMismatch},
-		"an empty list":        {kctest.Claim("organization", []string{}), outcomeTenantMismatch},
-		"an empty map":         {kctest.Claim("organization", map[string]any{}), outcomeTenantMismatch},
-		"no such claim at all": {kctest.Without("organization"), outcomeTenantMismatch},
+		"a list":                {kctest.Claim("organization", []string{"t1", "t9"}), outcomeMember},
+		"a map":                 {kctest.Claim("organization", map[string]any{"t1": map[string]any{"id": "x"}}), outcomeMember},
+		"CL-028 a text":         {kctest.Claim("organization", "t1"), outcomeMember},
+		"TN-014 another tenant": {kctest.Claim("organization", []string{"t2"}), outcomeTenantMismatch},
+		"another case":          {kctest.Claim("organization", []string{"T1"}), outcomeTenantMismatch},
+		"a part of the name":    {kctest.Claim("organization", "t1x"), outcomeTenantMismatch},
+		"an empty list":         {kctest.Claim("organization", []string{}), outcomeTenantMismatch},
+		"an empty map":          {kctest.Claim("organization", map[string]any{}), outcomeTenantMismatch},
+		"no such claim at all":  {kctest.Without("organization"), outcomeTenantMismatch},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := send(t, h, bearer(s.token("alice", tc.option), "t1"))

@@ -25,7 +25,11 @@ func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error
 	if err != nil {
 		return fmt.Errorf("authorized_party: %w", err)
 	}
+	if h.sender, err = newSenderRule(h, repl); err != nil {
+		return err
+	}
 	policy := token.Config{
+		Bound:             h.sender.verifies(),
 		Audiences:         audiences,
 		AuthorizedParties: parties,
 		Algorithms:        h.Algorithms,
@@ -57,6 +61,9 @@ func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error
 			return err
 		}
 		h.releases = append(h.releases, release)
+		if issuer.Introspect != nil {
+			h.introspects = &introspectObserver{h.metrics, h.logger}
+		}
 		issuers, expanded = append(issuers, verifier), append(expanded, issuer)
 		h.bindings = append(h.bindings, newTenantBinding(issuer, h.TenantClaim))
 	}
@@ -79,6 +86,12 @@ func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error
 	h.releases = append(h.releases, release)
 	if h.tokens, err = token.NewIssuers(seen.Seen, issuers...); err != nil {
 		return err
+	}
+	if h.logoutClients, err = expandAll(repl, h.LogoutClients); err != nil {
+		return fmt.Errorf("logout_path: %w", err)
+	}
+	if len(h.logoutClients) == 0 {
+		h.logoutClients = audiences
 	}
 	for _, r := range h.Require {
 		h.required = append(h.required, r.token())

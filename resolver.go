@@ -270,6 +270,30 @@ func (o storeObserver) RedisOp(op store.Op, took time.Duration, err error) {
 	o.finder.metrics.redisCommand(op.String(), took, err)
 }
 
+// LogState implements [store.Observer]: one line per change of state.
+func (o storeObserver) LogState(state store.LogState, err error) {
+	level, message := zapcore.InfoLevel, "the log of flushes is followed"
+	switch state {
+	case store.LogBlind:
+		level, message = zapcore.WarnLevel, "the log of flushes cannot be read; members are resolved anew more often until it can"
+	case store.LogStarting:
+		level, message = zapcore.DebugLevel, "the log of flushes has not been read yet"
+	case store.LogFollowed:
+	}
+	if c := o.finder.logger.Check(level, message); c != nil {
+		c.Write(zap.String("state", state.String()), zap.Error(err))
+	}
+}
+
+// LogNews implements [store.Observer].
+func (o storeObserver) LogNews(news store.LogNews) {
+	o.finder.metrics.logNews(news)
+	if news.Malformed > 0 {
+		o.finder.logger.Warn("the log of flushes holds what cannot be read; to be safe, every member was flushed",
+			zap.Int("entries", news.Malformed), zap.String("id", news.MalformedAt))
+	}
+}
+
 // RedisState implements [store.Observer]: one line per change of state.
 func (o storeObserver) RedisState(state store.State, err error) {
 	var level zapcore.Level

@@ -69,7 +69,7 @@ func (h *Handler) check() error {
 // checkStripOnly refuses what would look as if it protected something.
 func (h *Handler) checkStripOnly() error {
 	if len(h.Issuers) > 0 || len(h.Audiences) > 0 || h.AudienceOff || len(h.ResolversRaw) > 0 || h.Optional ||
-		h.Preflight != "" || len(h.AuthorizedParties) > 0 || len(h.TokenFrom) > 0 || len(h.Require) > 0 ||
+		h.Preflight != "" || h.DPoP != nil || h.LogoutPath != "" || len(h.LogoutClients) > 0 || len(h.AuthorizedParties) > 0 || len(h.TokenFrom) > 0 || len(h.Require) > 0 ||
 		h.Resource != "" || h.ResourceMetadata != "" || h.MaxTokenLifetime != 0 || h.TenantClaim != "" || h.Tenant != "" || h.TenantDefault != "" || h.TenantPattern != "" ||
 		len(h.Stores) > 0 || h.StripToken || len(h.Algorithms) > 0 || h.Leeway != nil ||
 		h.TTL != 0 || h.Timeout != 0 || h.Memory != (Memory{}) {
@@ -125,6 +125,12 @@ func (h *Handler) checkToken() error {
 	if err := h.checkResource(); err != nil {
 		return err
 	}
+	if err := h.DPoP.check(); err != nil {
+		return err
+	}
+	if err := h.checkLogout(); err != nil {
+		return err
+	}
 	return h.checkIssuers()
 }
 
@@ -159,6 +165,11 @@ func (i Issuer) checkUnexpanded() error {
 	} {
 		if err := checkGlobalPlaceholders(setting.value); err != nil {
 			return fmt.Errorf("%s: %w", setting.name, err)
+		}
+	}
+	if i.Introspect != nil {
+		if err := i.Introspect.checkUnexpanded(i.InsecureHTTP); err != nil {
+			return err
 		}
 	}
 	if i.hasPlaceholder() {

@@ -170,6 +170,9 @@ func (s tokenSource) remove(r *http.Request) {
 			return // a credential of another kind is none of ours
 		}
 		delete(r.Header, s.name)
+		if s.name == authorizationHeader {
+			delete(r.Header, proofHeader) // of no use without the token
+		}
 	case fromCookie:
 		if len(r.CookiesNamed(s.name)) > 0 {
 			removeCookie(r.Header, s.name)

@@ -133,24 +133,30 @@ func (t tenantRule) named(name string) claimedTenant {
 	}
 }
 
-// valid tells whether name may be a tenant. Beyond the pattern, no tenant
-// holds what separates the parts of a cache key, what a placeholder or a
-// Redis hash tag is made of, the comma with which Caddy joins a value that
-// came twice, or what is not visible ASCII.
+// valid tells whether name may be a tenant here.
 func (t tenantRule) valid(name string) bool {
-	if name == "" || len(name) > maxTenantLength {
+	switch {
+	case !isTenantName(name):
 		return false
+	case t.pattern != nil:
+		return t.pattern.MatchString(name)
+	default:
+		return isDefaultTenant(name)
 	}
+}
+
+// isTenantName tells whether name may be a tenant anywhere: whatever the
+// pattern, none holds what separates the parts of a cache key, what a
+// placeholder or a Redis hash tag is made of, the comma with which Caddy joins
+// a value that came twice, or what is not visible ASCII.
+func isTenantName(name string) bool {
 	for i := range len(name) {
 		switch c := name[i]; {
 		case c <= ' ' || c > '~', c == ':', c == '{', c == '}', c == ',':
 			return false
 		}
 	}
-	if t.pattern != nil {
-		return t.pattern.MatchString(name)
-	}
-	return isDefaultTenant(name)
+	return name != "" && len(name) <= maxTenantLength
 }
 
 // isDefaultTenant matches `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.

@@ -9,16 +9,15 @@ import (
 type credential struct {
 	token  string
 	source tokenSource // where the token was; zero without one
+	dpop   bool        // the token came under the scheme DPoP …
+	proofs []string    // … with these proofs, of which there has to be one
 	// fault is why there is no token to verify, "" if there is one.
 	fault outcome
-	// unsupported says that there is a token, of a kind that is not verified
-	// here: whoever sends it does not want to be anonymous.
-	unsupported bool
 }
 
-// takeCredential returns the one bearer token of the request's Authorization
-// field (RFC 6750 section 2.1; RFC 9110 section 11.6.2: the scheme's case does
-// not matter, one or more spaces follow it).
+// takeCredential returns the one token of the request's Authorization field
+// (RFC 6750 section 2.1, RFC 9449 section 7.1; RFC 9110 section 11.6.2: the
+// scheme's case does not matter, one or more spaces follow it).
 //
 // Another scheme is no credential for us. Several fields are refused rather
 // than chosen from: what stands behind us might choose another one.
@@ -38,11 +37,11 @@ func takeCredential(header http.Header, maxSize int) credential {
 		}
 		return credential{token: value}
 	}
-	if value, dpop := credentialOf(fields[0], "DPoP"); dpop { // RFC 9449 section 7.1
+	if value, ours := credentialOf(fields[0], "DPoP"); ours {
 		if !isCredential(value, maxSize) {
-			return credential{fault: outcomeMalformedAuthorization}
+			return credential{fault: outcomeMalformedAuthorization, dpop: true}
 		}
-		return credential{fault: outcomeMissingToken, unsupported: true}
+		return credential{token: value, dpop: true, proofs: header[proofHeader]}
 	}
 	return credential{fault: outcomeMissingToken}
 }

@@ -20,7 +20,7 @@ func TestTakeCredential(t *testing.T) {
 		"several spaces after the scheme":      {[]string{"Bearer   " + token}, token, ""},
 		"padding, as token68 allows":           {[]string{"Bearer abc=="}, "abc==", ""},
 		"another scheme":                       {[]string{"Basic YWxpY2U6eA=="}, "", outcomeMissingToken},
-		"DPoP, which is not supported":         {[]string{"DPoP " + token}, "", outcomeMissingToken},
+		"a token under DPoP":                   {[]string{"dpop " + token}, token, ""},
 		"a malformed DPoP value":               {[]string{"DPoP a b"}, "", outcomeMalformedAuthorization},
 		"DPoP alone":                           {[]string{"DPoP"}, "", outcomeMalformedAuthorization},
 		"a scheme that begins like ours":       {[]string{"Bearerish " + token}, "", outcomeMissingToken},
@@ -52,7 +52,7 @@ func TestTakeCredential(t *testing.T) {
 }
 
 func FuzzTakeCredential(f *testing.F) {
-	for _, seed := range []string{"", "Bearer", "Bearer ", "bearer a.b.c", "Bearer a b", "Basic YTpi", "Bearer\ta", "Bearer a,Bearer b", "BEARER  a=="} {
+	for _, seed := range []string{"", "Bearer", "Bearer ", "bearer a.b.c", "Bearer a b", "Basic YTpi", "Bearer\ta", "Bearer a,Bearer b", "BEARER  a==", "DPoP a.b.c"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, field string) {
@@ -63,7 +63,11 @@ func FuzzTakeCredential(f *testing.F) {
 		if got.fault != "" {
 			return
 		}
-		if !strings.HasSuffix(field, got.token) || !strings.EqualFold(field[:6], "Bearer") {
+		scheme := "Bearer"
+		if got.dpop {
+			scheme = "DPoP"
+		}
+		if !strings.HasSuffix(field, got.token) || !strings.EqualFold(field[:len(scheme)], scheme) {
 			t.Errorf("%q gave %q", field, got.token)
 		}
 		if len(got.token) <= maxTokenSize && strings.ContainsAny(got.token, " \t,;\"\r\n") {
