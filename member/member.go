@@ -60,6 +60,11 @@ type Query struct {
 
 	// KCID is the verified `sub` of the token: the user's Keycloak id.
 	KCID string
+
+	// Claims holds what the token says at the paths that the resolver has
+	// declared (see [ClaimReader]). A path at which the token holds neither a
+	// text, number or boolean nor a list of those is absent. Nobody changes it.
+	Claims map[string]Value
 }
 
 // Member is the application's own record of one user in one tenant. A Member

@@ -1,4 +1,4 @@
-// Package servers starts the real servers that tests need: Redis, PostgreSQL
+// Package servers starts the real servers that tests need: Redis, PostgreSQL, MariaDB
 // and Keycloak, each on a free loopback port with its files in a temporary
 // directory.
 //

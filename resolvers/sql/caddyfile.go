@@ -11,13 +11,22 @@ import (
 // UnmarshalCaddyfile sets up the resolver from Caddyfile tokens. Syntax:
 //
 //	resolver sql {
-//	    driver             postgres | sqlite
+//	    driver             postgres | mysql | sqlite
 //	    dsn                <dsn>
 //	    query              <query>
 //	    max_open_conns     <number>
 //	    max_idle_conns     <number>
 //	    conn_max_lifetime  <duration>
 //	    conn_max_idle_time <duration>
+//
+//	    invalidate_on_notify <channel>
+//	    listen_dsn           <dsn>
+//
+//	    schema      <template>
+//	    max_tenants <number>
+//	    profile     <query>
+//	    on_unknown  <statement>
+//	    write_dsn   <dsn>
 //	}
 func (r *Resolver) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the resolver's name
@@ -65,8 +74,23 @@ func (r *Resolver) unmarshalOption(d *caddyfile.Dispenser, option string) error 
 		return duration(d, option, &r.ConnMaxLifetime)
 	case "conn_max_idle_time":
 		return duration(d, option, &r.ConnMaxIdleTime)
+	case "invalidate_on_notify":
+		return argument(d, option, &r.InvalidateOnNotify)
+	case "listen_dsn":
+		return argument(d, option, &r.ListenDSN)
+	case "schema":
+		return argument(d, option, &r.Schema)
+	case "max_tenants":
+		return number(d, option, &r.MaxTenants)
+	case "profile":
+		return argument(d, option, &r.Profile)
+	case "on_unknown":
+		return argument(d, option, &r.OnUnknown)
+	case "write_dsn":
+		return argument(d, option, &r.WriteDSN)
 	}
-	const known = "driver, dsn, query, max_open_conns, max_idle_conns, conn_max_lifetime and conn_max_idle_time"
+	const known = "driver, dsn, query, max_open_conns, max_idle_conns, conn_max_lifetime, conn_max_idle_time, " +
+		"invalidate_on_notify, listen_dsn, schema, max_tenants, profile, on_unknown and write_dsn"
 	if !optionName.MatchString(option) {
 		// perhaps the rest of a broken line, and with it a secret
 		return d.Errf("resolver sql has a line that begins with none of its options, which are %s", known)

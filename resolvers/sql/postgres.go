@@ -41,16 +41,74 @@ const applicationName = "caddy-keycloak-cache-auth"
 
 // postgres is a PostgreSQL database, reached through pgx.
 type postgres struct {
-	dsn    string
-	config *pgx.ConnConfig
+	address
+	schemas []string // the search path, if it is not the DSN's
+	config  *pgx.ConnConfig
 }
 
-func openPostgres(dsn string) (source, error) {
-	config, err := parsePostgres(dsn)
+func openPostgres(a address) (source, error) {
+	p := &postgres{address: a}
+	for name := range strings.SplitSeq(a.Schema, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			p.schemas = append(p.schemas, name)
+		}
+	}
+	var err error
+	if p.config, err = p.parse(); err != nil {
+		return nil, err
+	}
+	// the server cuts longer names short, and they might become another tenant's
+	for _, name := range append([]string{p.config.Database, p.config.User}, p.schemas...) {
+		if len(name) > maxIdentifier {
+			return nil, errLongName
+		}
+	}
+	return p, nil
+}
+
+// maxIdentifier is how long a name may be in PostgreSQL, in bytes.
+const maxIdentifier = 63
+
+var errLongName = fmt.Errorf("a name of database, user or schema has more than %d bytes", maxIdentifier)
+
+// parse reads the DSN, and adds what the address has besides.
+func (p *postgres) parse() (*pgx.ConnConfig, error) {
+	config, err := parsePostgres(p.DSN)
 	if err != nil {
 		return nil, err
 	}
-	return &postgres{dsn: dsn, config: config}, nil
+	if p.Write {
+		delete(config.RuntimeParams, "default_transaction_read_only")
+	}
+	if len(p.schemas) > 0 {
+		quoted := make([]string, len(p.schemas))
+		for i, name := range p.schemas {
+			quoted[i] = pgx.Identifier{name}.Sanitize()
+		}
+		config.RuntimeParams["search_path"] = strings.Join(quoted, ", ")
+	}
+	return config, nil
+}
+
+// inSchema makes sure that a session looks into the tenant's schema: PostgreSQL
+// passes over one that does not exist, and a pooler may drop the search path.
+func (p *postgres) inSchema(ctx context.Context, conn *pgx.Conn) error {
+	if len(p.schemas) == 0 {
+		return nil
+	}
+	var exists, first bool
+	err := conn.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = $1), coalesce(current_schema() = $1, false)",
+		pgx.QueryExecModeExec, p.schemas[0]).Scan(&exists, &first)
+	switch {
+	case err == nil && !exists:
+		err = errNoDatabase
+	case err == nil && !first:
+		err = ourErrorf("the schema of the tenant is there, but not looked into; grant usage on it, and have no pooler drop search_path")
+	}
+	if err != nil {
+		_ = conn.Close(ctx) // the caller does not
+	}
+	return err
 }
 
 // errPostgresDSN stands for whatever pgx has to say, because that quotes the
@@ -68,7 +126,7 @@ func parsePostgres(dsn string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, errPostgresDSN
 	}
-	for _, host := range hosts(config) {
+	for _, host := range addresses(config) {
 		if strings.Contains(host, "@") || strings.Contains(config.Database, "@") {
 			return nil, errPostgresDSN // a password that was not encoded
 		}
@@ -84,13 +142,14 @@ func (p *postgres) connector() driver.Connector {
 	return stdlib.GetConnector(*p.config,
 		// anew, because the password file or a certificate may have changed
 		stdlib.OptionBeforeConnect(func(_ context.Context, config *pgx.ConnConfig) error {
-			fresh, err := parsePostgres(p.dsn)
+			fresh, err := p.parse()
 			if err != nil {
 				return ourErrorf("dsn: %w", err)
 			}
 			*config = *fresh
 			return nil
 		}),
+		stdlib.OptionAfterConnect(p.inSchema),
 		stdlib.OptionShouldPing(func(ctx context.Context, params stdlib.ShouldPingParams) bool {
 			return isAgain(ctx) || params.IdleDuration > time.Second
 		}),
@@ -107,15 +166,23 @@ func (p *postgres) describe() string {
 		}
 	}
 	text, _ := json.Marshal(map[string]any{ // strings cannot fail
-		"hosts": hosts(p.config), "database": p.config.Database, "user": p.config.User,
+		"hosts": addresses(p.config), "database": p.config.Database, "user": p.config.User,
 		"session": hex.EncodeToString(session.Sum(nil)[:16]),
 	})
 	return string(text)
 }
 
-// hosts lists the addresses that are tried, each once: with sslmode=prefer
+func (p *postgres) hosts() []string {
+	names := []string{p.config.Host}
+	for _, other := range p.config.Fallbacks {
+		names = append(names, other.Host)
+	}
+	return names
+}
+
+// addresses lists the addresses that are tried, each once: with sslmode=prefer
 // each is there twice, with TLS and without.
-func hosts(config *pgx.ConnConfig) []string {
+func addresses(config *pgx.ConnConfig) []string {
 	list := []string{net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))}
 	for _, other := range config.Fallbacks {
 		address := net.JoinHostPort(other.Host, strconv.Itoa(int(other.Port)))
@@ -260,4 +327,22 @@ func fits(text string, oid uint32) bool {
 	}
 	_, err := strconv.ParseInt(strings.TrimSpace(text), 10, bits)
 	return err == nil
+}
+
+func (p *postgres) prepares() bool { return false }
+
+// absent tells of invalid_catalog_name.
+func (p *postgres) absent(err error) bool {
+	failure, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && failure.Code == "3D000"
+}
+
+// duplicate tells of unique_violation.
+func (p *postgres) duplicate(err error) bool {
+	failure, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && failure.Code == "23505"
+}
+
+func (p *postgres) lock() (take, giveBack string) {
+	return "select pg_advisory_xact_lock($1)::text", ""
 }

@@ -197,7 +197,7 @@ func TestPostgresConcurrently(t *testing.T) {
 	dsn := postgresDSN(t, postgresTable)
 	one := mustLoad(t, map[string]any{"driver": "postgres", "dsn": dsn, "query": "select * from members" + byKey, "max_open_conns": 4})
 	two := mustLoad(t, map[string]any{"driver": "postgres", "dsn": dsn, "query": "select kc_id, tenant, active, id from members" + byKey, "max_open_conns": 4})
-	if one.database != two.database {
+	if one.place.one != two.place.one {
 		t.Fatal("two queries do not share the pool")
 	}
 	var group sync.WaitGroup
@@ -214,7 +214,7 @@ func TestPostgresConcurrently(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if open := one.database.db.Stats().OpenConnections; open > 4 {
+	if open := one.place.one.db.Stats().OpenConnections; open > 4 {
 		t.Errorf("%d connections are open, at most 4 are allowed", open)
 	}
 }

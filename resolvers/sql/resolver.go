@@ -4,17 +4,15 @@ package sqlresolver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
 
-	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 )
 
@@ -30,7 +28,7 @@ const (
 	maxMaxOpenConns        = 1000
 )
 
-// Resolver finds members in PostgreSQL or SQLite.
+// Resolver finds members in PostgreSQL, MySQL, MariaDB or SQLite.
 //
 // The query must return one row per member, with at least the columns
 // `kc_id`, `tenant`, `active` and `id`, named exactly so (in lower case; use
@@ -49,7 +47,7 @@ const (
 //
 // Of attributes, numbers, booleans, uuids and times (RFC 3339, in UTC) become
 // text. Arrays, and JSON arrays of scalars in a column of type JSON or JSONB,
-// become lists. A database that has no type for lists, such as SQLite, returns
+// become lists. A database that has no type for lists, such as SQLite or MariaDB, returns
 // one as text if the column is named with brackets:
 // `json_group_array(role) as "roles[]"` gives the list `roles`. The attribute
 // `roles` is always a list: a text that begins with `[` is read as a JSON array
@@ -65,14 +63,16 @@ const (
 // Connections are made when they are first needed, never when the
 // configuration is loaded, and are kept over a reload that does not change
 // the settings of the database. They are read-only: PostgreSQL's get
-// `default_transaction_read_only`, SQLite's files are opened with `mode=ro`.
+// `default_transaction_read_only`, MySQL's `set session transaction read only`,
+// SQLite's files are opened with `mode=ro`.
 type Resolver struct {
-	// The kind of database: `postgres` or `sqlite`. Required.
+	// The kind of database: `postgres`, `mysql` (MariaDB, too) or `sqlite`. Required.
 	Driver string `json:"driver,omitempty"`
 
 	// Where the database is. Global placeholders such as `{env.MEMBERS_DSN}`
 	// or `{file./run/secrets/members_dsn}` are expanded when the configuration
-	// is loaded. Required.
+	// is loaded. `{tenant}` stands for the tenant, if each has a database of its
+	// own; see `schema` for what follows. Required.
 	//
 	// For `postgres` a URL or a list of `name=value` as libpq knows them, e.g.
 	// `postgres://caddy:secret@db:5432/app?sslmode=verify-full`; the `PG…`
@@ -84,6 +84,11 @@ type Resolver struct {
 	// does not keep track of prepared statements, add
 	// `default_query_exec_mode=exec`.
 	//
+	// For `mysql` as go-sql-driver has it, `user:password@tcp(host:3306)/app?tls=true`;
+	// besides its parameters there are `ssl-ca`, `ssl-cert` and `ssl-key`, the
+	// paths of PEM files. The session's `sql_mode` and `time_zone` (UTC) are set
+	// by the resolver.
+	//
 	// For `sqlite` the path of an existing file, or a `file:` URI with no
 	// parameters but `mode=ro` and `immutable=1`. A database in WAL mode that
 	// no one else has open needs the file's directory to be writable for
@@ -92,8 +97,12 @@ type Resolver struct {
 
 	// The query, a single SELECT (or WITH, VALUES, TABLE). It is given the
 	// parameters `:kc_id`, `:tenant` and `:issuer`, the first two of which it
-	// must use. They are always bound, never put into the text. Placeholders
-	// are not expanded. Required.
+	// must use, and `:claim.<path>` for what else the token says, such as
+	// `:claim.email`, `:claim.realm_access.roles` or
+	// `:claim."resource_access.my-app.roles"`. A claim that is not there is
+	// NULL, a list is `text[]` in PostgreSQL and a JSON array as text elsewhere,
+	// everything else is text. They are always bound, never put into the text.
+	// Placeholders are not expanded. Required.
 	Query string `json:"query,omitempty"`
 
 	// The most connections to keep open at a time. A look-up that finds all of
@@ -111,9 +120,53 @@ type Resolver struct {
 	// Default: 5m.
 	ConnMaxIdleTime caddy.Duration `json:"conn_max_idle_time,omitempty"`
 
-	statement statement
-	database  *database
-	release   func() error
+	// The channel on which a PostgreSQL database notifies of changed members
+	// (LISTEN), so that they are looked up again at once. One connection per
+	// node and database listens; when it was interrupted, everything is flushed.
+	// deploy/postgres/notify.sql has triggers that notify. Default: none.
+	InvalidateOnNotify string `json:"invalidate_on_notify,omitempty"`
+
+	// Where to listen, if not at `dsn`: LISTEN needs a session of its own on the
+	// primary, which neither PgBouncer's transaction pooling nor a standby
+	// gives. Placeholders as in `dsn`.
+	ListenDSN string `json:"listen_dsn,omitempty"`
+
+	// The name of each tenant's schema (PostgreSQL), such as `tenant_{tenant}`,
+	// or a search path that begins with it, such as `tenant_{tenant}, public`.
+	// As with `{tenant}` in `dsn`, each tenant gets a pool of its own, `:tenant`
+	// need not be used, and a tenant whose schema does not exist has no members.
+	// The row's tenant comes from the database still: select `current_schema()`.
+	Schema string `json:"schema,omitempty"`
+
+	// How many tenants' databases or schemas to keep connections to, with
+	// `{tenant}`. Beyond, those not used for longest are closed. Default: 100.
+	MaxTenants int `json:"max_tenants,omitempty"`
+
+	// A second query, for lists: roles, groups, permissions. It is put once
+	// after the first has found an active member, and may use `:member_id` (what
+	// the first selects as `id`) besides the parameters of that. Each of its
+	// columns becomes a list of what stands in it, in all rows, each value once;
+	// NULL is left out, arrays are taken apart. Default: none.
+	Profile string `json:"profile,omitempty"`
+
+	// A statement that creates the member of a user whom the query does not find:
+	// one INSERT, or a call of a function that does it, with the parameters of
+	// the query. It runs at most once at a time for a user, in a transaction with
+	// the query before and after it, and has to say itself who may become a
+	// member of what: without a condition it is every user of the realm, in every
+	// tenant that a request may name. Default: none; unknown users stay unknown.
+	OnUnknown string `json:"on_unknown,omitempty"`
+
+	// Where `on_unknown` runs, as a user who may write, if not at `dsn`.
+	WriteDSN string `json:"write_dsn,omitempty"`
+
+	log       *zap.Logger
+	plan      plan
+	place     place
+	writes    place // none without on_unknown
+	listening listening
+	listener  *listener // nil without invalidate_on_notify
+	releases  []func() error
 	identity  string
 }
 
@@ -125,41 +178,6 @@ func (Resolver) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// databases outlive a configuration, so that a reload keeps their connections.
-var databases = shared.NewPool[*database]()
-
-// Provision reads the query and prepares the database's pool. It does not
-// connect.
-func (r *Resolver) Provision(_ caddy.Context) error {
-	kind, err := r.kind()
-	if err != nil {
-		return err
-	}
-	if r.Query == "" {
-		return errors.New("query: none is given; add one that selects kc_id, tenant, active and id")
-	}
-	if r.statement, err = compile(r.Query, kind.lexis); err != nil {
-		return fmt.Errorf("query: %w", err)
-	}
-	settings := r.settings()
-	if settings.DSN, err = expandDSN(r.DSN); err != nil {
-		return fmt.Errorf("dsn: %w", err)
-	}
-	r.database, r.release, err = databases.Acquire(settings, func() (*database, error) {
-		return newDatabase(kind, settings)
-	})
-	if err != nil {
-		return fmt.Errorf("dsn: %w", err)
-	}
-
-	identity, err := json.Marshal([]string{"sql", r.Driver, r.database.source.describe(), r.Query})
-	if err != nil {
-		return fmt.Errorf("describing the database: %w", err)
-	}
-	r.identity = string(identity)
-	return nil
-}
-
 // Validate reports every pool setting that makes no sense. It only reads.
 func (r *Resolver) Validate() error {
 	var errs []error
@@ -168,6 +186,9 @@ func (r *Resolver) Validate() error {
 	}
 	if r.MaxIdleConns < 0 || r.MaxIdleConns > r.settings().MaxOpenConns {
 		errs = append(errs, errors.New("max_idle_conns: must be from 1 to max_open_conns, or left out for as many"))
+	}
+	if r.MaxTenants < 0 || r.MaxTenants > maxMaxTenants {
+		errs = append(errs, fmt.Errorf("max_tenants: must be from 1 to %d, or left out for %d", maxMaxTenants, defaultMaxTenants))
 	}
 	if r.ConnMaxLifetime < 0 {
 		errs = append(errs, errors.New("conn_max_lifetime: must be positive, or left out for 30m"))
@@ -178,91 +199,51 @@ func (r *Resolver) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Cleanup gives back the share of the pool that Provision took, if it got that
-// far. The resolver goes on to answer requests that are still being served.
+// Cleanup gives back the shares of what Provision took, as far as it got. The
+// resolver goes on to answer requests that are still being served.
 func (r *Resolver) Cleanup() error {
-	if r.release == nil {
-		return nil
+	var errs []error
+	for _, release := range r.releases {
+		errs = append(errs, release())
 	}
-	return r.release()
+	return errors.Join(errs...)
 }
 
 // Identity implements member.Resolver.
 func (r *Resolver) Identity() string { return r.identity }
 
 // TellsIssuers implements [member.IssuerTeller]: a query with `:issuer` does.
-func (r *Resolver) TellsIssuers() bool { return slices.Contains(r.statement.params, "issuer") }
+func (r *Resolver) TellsIssuers() bool { return slices.Contains(r.plan.find.params, "issuer") }
+
+// Claims implements [member.ClaimReader].
+func (r *Resolver) Claims() []string { return claims(r.plan.find, r.plan.profile, r.plan.create) }
 
 // Resolve implements member.Resolver. The text of its errors holds neither
 // secrets of the configuration nor values of the query or of the row.
 func (r *Resolver) Resolve(ctx context.Context, q member.Query) (*member.Member, error) {
-	return r.database.ask(ctx, r.statement, q)
-}
-
-// kind returns what is peculiar to the configured driver.
-func (r *Resolver) kind() (kind, error) {
-	switch r.Driver {
-	case "postgres":
-		return postgresKind, nil
-	case "sqlite":
-		return sqliteKind, nil
-	case "":
-		return kind{}, errors.New("driver: none is given; use postgres or sqlite")
-	default:
-		return kind{}, fmt.Errorf("driver: %q is not known; use postgres or sqlite", r.Driver)
+	db, err := r.place.of(q.Tenant)
+	if err != nil {
+		return nil, err
 	}
-}
-
-// settings returns the settings of the pool, defaults applied, without DSN.
-func (r *Resolver) settings() settings {
-	s := settings{
-		Driver:          r.Driver,
-		MaxOpenConns:    r.MaxOpenConns,
-		MaxIdleConns:    r.MaxIdleConns,
-		ConnMaxLifetime: time.Duration(r.ConnMaxLifetime),
-		ConnMaxIdleTime: time.Duration(r.ConnMaxIdleTime),
+	m, err := db.ask(ctx, r.plan.find, r.plan.profile, q)
+	r.place.learn(q.Tenant, db, err)
+	switch {
+	case r.plan.create.text == "" || !errors.Is(err, member.ErrUnknown), errors.Is(err, errNoDatabase), errors.Is(err, errImpossible):
+		return m, err
 	}
-	if s.MaxOpenConns == 0 {
-		s.MaxOpenConns = defaultMaxOpenConns
+	if db, err = r.writes.of(q.Tenant); err != nil {
+		return nil, err
 	}
-	if s.MaxIdleConns == 0 {
-		s.MaxIdleConns = s.MaxOpenConns
-	}
-	if s.ConnMaxLifetime == 0 {
-		s.ConnMaxLifetime = defaultConnMaxLifetime
-	}
-	if s.ConnMaxIdleTime == 0 {
-		s.ConnMaxIdleTime = defaultConnMaxIdleTime
-	}
-	return s
-}
-
-// secretPlaceholder matches the placeholders a DSN is likely to be made of.
-var secretPlaceholder = regexp.MustCompile(`\{((?:env|file)\.[^{}]+)\}`)
-
-// expandDSN expands the global placeholders of a DSN. The replacer's own error
-// quotes whatever stands between braces, which may be part of a password, so
-// only what is plainly a placeholder is named.
-func expandDSN(dsn string) (string, error) {
-	if dsn == "" {
-		return "", errors.New("none is given; add one, best as a placeholder such as {env.MEMBERS_DSN}")
-	}
-	repl := caddy.NewReplacer()
-	expanded, err := repl.ReplaceOrErr(dsn, true, true)
-	if err == nil {
-		return expanded, nil
-	}
-	for _, match := range secretPlaceholder.FindAllStringSubmatch(dsn, -1) {
-		if value, known := repl.GetString(match[1]); !known || value == "" {
-			return "", fmt.Errorf("the placeholder {%s} is empty; set what it names for Caddy's process", match[1])
-		}
-	}
-	return "", errors.New(`it holds a placeholder that is not known; use {env.NAME} or {file./path}, and write \{ for a brace that begins none`)
+	return db.createMember(ctx, r.plan, q)
 }
 
 // Interface guards
 var (
 	_ member.Resolver       = (*Resolver)(nil)
+	_ member.IssuerTeller   = (*Resolver)(nil)
+	_ member.ClaimReader    = (*Resolver)(nil)
+	_ member.Watcher        = (*Resolver)(nil)
+	_ member.Checker        = (*Resolver)(nil)
 	_ caddy.Provisioner     = (*Resolver)(nil)
 	_ caddy.Validator       = (*Resolver)(nil)
 	_ caddy.CleanerUpper    = (*Resolver)(nil)

@@ -69,6 +69,13 @@ func TestCaddyfileAndJSONAreTheSame(t *testing.T) {
 		max_idle_conns 5
 		conn_max_lifetime 1d
 		conn_max_idle_time 90s
+		invalidate_on_notify members_changed
+		listen_dsn {env.LISTEN_DSN}
+		schema tenant_{tenant}
+		max_tenants 50
+		profile "select role as roles from grants where member_id = :member_id"
+		on_unknown "insert into members (kc_id, tenant) values (:kc_id, :tenant) on conflict do nothing"
+		write_dsn {env.WRITE_DSN}
 	}`)
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +86,10 @@ func TestCaddyfileAndJSONAreTheSame(t *testing.T) {
 	}
 	const want = `{"driver":"postgres","dsn":"{env.MEMBERS_DSN}",` +
 		`"query":"select kc_id, tenant, active, id from members where kc_id = :kc_id and tenant = :tenant",` +
-		`"max_open_conns":20,"max_idle_conns":5,"conn_max_lifetime":86400000000000,"conn_max_idle_time":90000000000}`
+		`"max_open_conns":20,"max_idle_conns":5,"conn_max_lifetime":86400000000000,"conn_max_idle_time":90000000000,` +
+		`"invalidate_on_notify":"members_changed","listen_dsn":"{env.LISTEN_DSN}","schema":"tenant_{tenant}","max_tenants":50,` +
+		`"profile":"select role as roles from grants where member_id = :member_id",` +
+		`"on_unknown":"insert into members (kc_id, tenant) values (:kc_id, :tenant) on conflict do nothing","write_dsn":"{env.WRITE_DSN}"}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -93,10 +103,9 @@ func TestCaddyfileErrorsNameLineAndRemedy(t *testing.T) {
 	}{
 		"an argument after the name":    {"", []string{"Caddyfile:1", "takes no arguments"}},
 		"an option of no resolver":      {"drivr postgres", []string{"Caddyfile:2", `"drivr"`, "driver, dsn, query"}},
-		"an option of a later version":  {"invalidate_on_notify members", []string{"Caddyfile:2", "invalidate_on_notify"}},
+		"an option that is misspelt":    {"invalidate_on_notifi members", []string{"Caddyfile:2", "invalidate_on_notifi"}},
 		"a line that is no option":      {"postgres://u:" + secret + "@h/d", []string{"Caddyfile:2", "none of its options"}},
-		"an unknown driver":             {"driver oracle", []string{"Caddyfile:2", `"oracle"`, "postgres or sqlite"}},
-		"a driver of a later version":   {"driver mysql", []string{"Caddyfile:2", `"mysql"`, "postgres or sqlite"}},
+		"an unknown driver":             {"driver oracle", []string{"Caddyfile:2", `"oracle"`, "postgres, mysql (for MariaDB, too) or sqlite"}},
 		"no driver":                     {"dsn x\nquery y", []string{"Caddyfile:4", "no driver", "add the line"}},
 		"no dsn":                        {"driver sqlite\nquery y", []string{"no dsn", "add the line"}},
 		"no query":                      {"driver sqlite\ndsn x", []string{"no query", "add the line"}},
@@ -152,8 +161,8 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		config map[string]any
 		want   []string
 	}{
-		"no driver":                           {good(map[string]any{"driver": ""}), []string{"driver: none is given", "use postgres or sqlite"}},
-		"an unknown driver":                   {good(map[string]any{"driver": "mysql"}), []string{`driver: "mysql"`, "use postgres or sqlite"}},
+		"no driver":                           {good(map[string]any{"driver": ""}), []string{"driver: none is given", "use postgres, mysql or sqlite"}},
+		"an unknown driver":                   {good(map[string]any{"driver": "mariadb"}), []string{`driver: "mariadb"`, "use postgres, mysql (for MariaDB, too)"}},
 		"an unknown option":                   {good(map[string]any{"profile": "select 1"}), []string{"profile"}},
 		"no query":                            {good(map[string]any{"query": ""}), []string{"query: none is given"}},
 		"a query that finds everybody":        {good(map[string]any{"query": columns}), []string{"query: ", ":kc_id"}},
@@ -167,6 +176,15 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		"a password with a blank":             {good(map[string]any{"dsn": "host=h password=a " + secret}), []string{"dsn: ", "quoted"}},
 		"a port that is none":                 {good(map[string]any{"dsn": "host=h password=" + secret + " port=x"}), []string{"dsn: "}},
 		"a certificate that cannot be read":   {good(map[string]any{"dsn": "host=h password=" + secret + " sslmode=verify-full sslrootcert=/nowhere"}), []string{"files it names"}},
+		"a URL for MySQL":                     {good(map[string]any{"driver": "mysql", "dsn": "mysql://u:" + secret + "@h/d"}), []string{"dsn: it is a URL", "@tcp(host:3306)"}},
+		"a DSN of MySQL that is none":         {good(map[string]any{"driver": "mysql", "dsn": "u:" + secret + "@tcp(h:1"}), []string{"dsn: it is not user:password@tcp"}},
+		"a DSN of MySQL without a database":   {good(map[string]any{"driver": "mysql", "dsn": "u:" + secret + "@tcp(h:1)/"}), []string{"dsn: it names no database"}},
+		"a DSN of MySQL with a bad parameter": {good(map[string]any{"driver": "mysql", "dsn": "u:" + secret + "@tcp(h:1)/d?timeout=" + secret}), []string{"dsn: it is not user:password@tcp"}},
+		"a DSN of MySQL that is strict":       {good(map[string]any{"driver": "mysql", "dsn": "u:" + secret + "@tcp(h:1)/d?strict=true"}), []string{"dsn: it is not user:password@tcp"}},
+		"a password of MySQL in clear text":   {good(map[string]any{"driver": "mysql", "dsn": "u:" + secret + "@tcp(h:1)/d?allowCleartextPasswords=true"}), []string{"dsn: allowCleartextPasswords", "tls=true"}},
+		"an old password of MySQL":            {good(map[string]any{"driver": "mysql", "dsn": "u:" + secret + "@tcp(h:1)/d?allowOldPasswords=true"}), []string{"dsn: allowOldPasswords"}},
+		"a CA of MySQL that cannot be read":   {good(map[string]any{"driver": "mysql", "dsn": "u:" + secret + "@tcp(h:1)/d?ssl-ca=/nowhere"}), []string{"dsn: the file of ssl-ca"}},
+		"a certificate of MySQL without key":  {good(map[string]any{"driver": "mysql", "dsn": "u:" + secret + "@tcp(h:1)/d?ssl-cert=/nowhere"}), []string{"dsn: the files of ssl-cert and ssl-key"}},
 		"SQLite in memory":                    {good(map[string]any{"driver": "sqlite", "dsn": ":memory:"}), []string{"in memory", "name a file"}},
 		"SQLite in memory by its URI":         {good(map[string]any{"driver": "sqlite", "dsn": "file::memory:"}), []string{"in memory"}},
 		"SQLite to be written to":             {good(map[string]any{"driver": "sqlite", "dsn": "file:/a.db?mode=rwc"}), []string{"mode=ro"}},
@@ -276,7 +294,7 @@ func TestPoolsOutliveReloads(t *testing.T) {
 	}
 	first, stopFirst := start(config(nil))
 	second, stopSecond := start(config(map[string]any{"query": columns + byKey + " and true"}))
-	if first.database != second.database {
+	if first.place.one != second.place.one {
 		t.Error("another query makes another pool")
 	}
 	stopFirst()
@@ -288,11 +306,11 @@ func TestPoolsOutliveReloads(t *testing.T) {
 	}
 	t.Setenv("KCA_TEST_PASSWORD", "two")
 	third, stopThird := start(config(nil))
-	if third.database == second.database {
+	if third.place.one == second.place.one {
 		t.Error("a rotated password keeps the pool")
 	}
 	fourth, stopFourth := start(config(map[string]any{"max_open_conns": 2}))
-	if fourth.database == third.database {
+	if fourth.place.one == third.place.one {
 		t.Error("another size keeps the pool")
 	}
 	stopSecond()
@@ -305,7 +323,7 @@ func TestPoolsOutliveReloads(t *testing.T) {
 
 func TestDefaultsOfThePool(t *testing.T) {
 	r := mustLoad(t, map[string]any{"driver": "sqlite", "dsn": filepath.Join(t.TempDir(), "a.db"), "query": columns + byKey})
-	if got := r.database.db.Stats().MaxOpenConnections; got != 10 {
+	if got := r.place.one.db.Stats().MaxOpenConnections; got != 10 {
 		t.Errorf("at most %d connections, want 10", got)
 	}
 	got := (&Resolver{MaxOpenConns: 4}).settings()

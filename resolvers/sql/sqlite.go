@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -16,10 +17,11 @@ import (
 
 var sqliteKind = kind{
 	lexis: lexis{
-		placeholder:  "?",
-		lineEnds:     "\n",
-		bracketNames: true,
-		ownParams:    "?@$#",
+		placeholder:   "?",
+		lineEnds:      "\n",
+		backtickNames: true,
+		bracketNames:  true,
+		ownParams:     "?@$#",
 	},
 	open: openSQLite,
 }
@@ -35,15 +37,19 @@ type sqliteFile struct {
 	conn       driver.Connector
 }
 
-func openSQLite(dsn string) (source, error) {
-	file, err := parseSQLite(dsn)
+func openSQLite(a address) (source, error) {
+	file, err := parseSQLite(a.DSN)
 	if err != nil {
 		return nil, err
 	}
 	// An own URI, so that the driver's parameters, some of which write, are
 	// ours alone. mode=ro also keeps a misspelt path from becoming a database.
+	mode := "?mode=ro"
+	if a.Write {
+		mode = "?mode=rw&_txlock=immediate"
+	}
 	uri := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: file.path}).EscapedPath()}).String() +
-		"?mode=ro" + file.parameters + "&_pragma=busy_timeout(" + busyTimeout + ")"
+		mode + file.parameters + "&_pragma=busy_timeout(" + busyTimeout + ")"
 	if file.conn, err = sqlite.NewConnector(uri); err != nil {
 		return nil, errSQLiteDSN
 	}
@@ -122,3 +128,25 @@ func (f *sqliteFile) stale(error) bool { return false }
 
 // impossible is never true: SQLite compares values of any types.
 func (f *sqliteFile) impossible(context.Context, *sql.DB, string, []any, error) bool { return false }
+
+func (f *sqliteFile) prepares() bool { return false }
+
+func (f *sqliteFile) hosts() []string { return nil }
+
+// absent tells of a file that is not there.
+func (f *sqliteFile) absent(err error) bool {
+	failure, ok := errors.AsType[*sqlite.Error](err)
+	if !ok || failure.Code()&0xff != sqlite3.SQLITE_CANTOPEN {
+		return false
+	}
+	_, err = os.Stat(f.path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+func (f *sqliteFile) duplicate(err error) bool {
+	failure, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (failure.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || failure.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+}
+
+// lock is nothing: a transaction that may write begins as an immediate one.
+func (f *sqliteFile) lock() (take, giveBack string) { return "", "" }

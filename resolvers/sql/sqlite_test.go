@@ -348,16 +348,16 @@ func TestSQLiteJSONAsBytes(t *testing.T) {
 // A request that began before a reload may ask after it.
 func TestAnUnusedDatabaseAnswersForAWhile(t *testing.T) {
 	path, _ := sqliteDB(t, membersTable)
-	d, err := newDatabase(sqliteKind, settings{DSN: path, MaxOpenConns: 2, MaxIdleConns: 2})
+	d, err := newDatabase(sqliteKind, settings{address: address{DSN: path}, MaxOpenConns: 2, MaxIdleConns: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := compile("select * from members"+byKey, sqliteKind.lexis)
+	st, err := compile("select * from members"+byKey, sqliteKind.lexis, finding)
 	if err != nil {
 		t.Fatal(err)
 	}
 	q := member.Query{KCID: alice, Tenant: "acme"}
-	if _, err := d.ask(t.Context(), st, q); err != nil {
+	if _, err := d.find(t.Context(), st, q); err != nil {
 		t.Fatal(err)
 	}
 	d.grace = time.Hour
@@ -367,7 +367,7 @@ func TestAnUnusedDatabaseAnswersForAWhile(t *testing.T) {
 	if open := d.db.Stats().OpenConnections; open != 0 {
 		t.Errorf("%d connections are kept open", open)
 	}
-	if _, err := d.ask(t.Context(), st, q); err != nil {
+	if _, err := d.find(t.Context(), st, q); err != nil {
 		t.Errorf("within the grace: %v", err)
 	}
 	d.grace = 0
@@ -375,7 +375,7 @@ func TestAnUnusedDatabaseAnswersForAWhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		_, err = d.ask(t.Context(), st, q)
+		_, err = d.find(t.Context(), st, q)
 		if err != nil || time.Now().After(deadline) {
 			break
 		}

@@ -23,11 +23,41 @@ type statement struct {
 	params []string
 }
 
-// knownParams are the parameters a query may use.
-var knownParams = []string{"kc_id", "tenant", "issuer"}
+// purpose is what a statement is for.
+type purpose struct {
+	verbs  []string // what it may begin with
+	verb   string   // the same, in words
+	params []string // what it may use, besides claims
+	needs  []string // what it must use
+}
 
-// args returns what to bind to the statement's placeholders.
-func (s statement) args(q member.Query) []any {
+var (
+	finding   = purpose{reading, readingText, []string{"kc_id", "tenant", "issuer"}, []string{"kc_id", "tenant"}}
+	enriching = purpose{reading, readingText, []string{"kc_id", "tenant", "issuer", "member_id"}, nil}
+	creating  = purpose{
+		[]string{"insert", "with", "select", "call", "merge", "replace"},
+		"INSERT (or WITH, SELECT, CALL, MERGE, REPLACE), because it creates a member",
+		[]string{"kc_id", "tenant", "issuer"},
+		[]string{"kc_id", "tenant"},
+	}
+
+	reading     = []string{"select", "with", "values", "table"}
+	readingText = "SELECT (or WITH, VALUES, TABLE), because it may only read"
+)
+
+// withinTenant is the same purpose in a database that belongs to one tenant,
+// where nobody has to say which.
+func (p purpose) withinTenant() purpose {
+	p.needs = slices.DeleteFunc(slices.Clone(p.needs), func(name string) bool { return name == "tenant" })
+	return p
+}
+
+// claimPrefix is what names of parameters begin with that are claims.
+const claimPrefix = "claim."
+
+// args returns what to bind to the statement's placeholders. What a token does
+// not say is NULL.
+func (s statement) args(q member.Query, id string, t types) ([]any, error) {
 	args := make([]any, len(s.params))
 	for i, name := range s.params {
 		switch name {
@@ -37,250 +67,71 @@ func (s statement) args(q member.Query) []any {
 			args[i] = q.Tenant
 		case "issuer":
 			args[i] = q.Issuer
+		case "member_id":
+			args[i] = id
+		default:
+			value, present := q.Claims[strings.TrimPrefix(name, claimPrefix)]
+			if !present {
+				continue
+			}
+			var err error
+			if args[i], err = t.bind(value); err != nil {
+				return nil, ourErrorf("binding :%s: %w", name, err)
+			}
 		}
 	}
-	return args
+	return args, nil
 }
 
-// lexis is what has to be known of a database's SQL to tell a parameter from
-// what only looks like one.
-//
-// PostgreSQL: https://www.postgresql.org/docs/current/sql-syntax-lexical.html,
-// SQLite: its tokenize.c and https://www.sqlite.org/lang_expr.html#varparam.
-type lexis struct {
-	placeholder    string // what the numbers of placeholders are put after
-	lineEnds       string // characters that end a -- comment
-	nestedComments bool   // /* … /* … */ … */ is one comment
-	escapeStrings  bool   // E'…' knows backslashes
-	dollarQuotes   bool   // $tag$ … $tag$ is a string
-	casts          bool   // a::type, and a[1:2]
-	bracketNames   bool   // `name` and [name] are names
-	ownParams      string // characters that begin parameters of the database's own
+// notEncoded matches pgx's error for a value that cannot be sent as the type of
+// its parameter. The rest of it quotes the value.
+var notEncoded = regexp.MustCompile(`^failed to encode args\[(\d+)\]`)
+
+// unbound names the parameter whose value the driver could not send.
+func (s statement) unbound(err error) (string, bool) {
+	match := notEncoded.FindStringSubmatch(err.Error())
+	if match == nil {
+		return "", false
+	}
+	i, err := strconv.Atoi(match[1])
+	if err != nil || i >= len(s.params) {
+		return "", false
+	}
+	return s.params[i], true
+}
+
+// claims returns the paths of the claims that statements use, each once and in
+// an order that does not depend on theirs.
+func claims(statements ...statement) []string {
+	var paths []string
+	for _, s := range statements {
+		for _, name := range s.params {
+			if path, isClaim := strings.CutPrefix(name, claimPrefix); isClaim {
+				paths = append(paths, path)
+			}
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
 }
 
 // compile turns the query of a configuration into a statement, or says what is
 // wrong with it.
-func compile(query string, lx lexis) (statement, error) {
+func compile(query string, lx lexis, p purpose) (statement, error) {
 	if !utf8.ValidString(query) || strings.ContainsRune(query, 0) {
 		return statement{}, errors.New("it is not text in UTF-8")
 	}
-	s := scanner{in: query, lexis: lx}
+	s := scanner{in: query, lexis: lx, purpose: p}
 	if err := s.scan(); err != nil {
 		return statement{}, err
 	}
-	switch strings.ToLower(s.firstWord) {
-	case "select", "with", "values", "table":
-	default:
-		return statement{}, errors.New("it must begin with SELECT (or WITH, VALUES, TABLE), because it may only read")
+	if !slices.Contains(p.verbs, strings.ToLower(s.firstWord)) {
+		return statement{}, fmt.Errorf("it must begin with %s", p.verb)
 	}
-	for _, name := range []string{"kc_id", "tenant"} {
-		if !slices.Contains(s.params, name) {
-			return statement{}, fmt.Errorf("it does not use :%s, so that it would find one row for everybody; add `where … = :%[1]s`", name)
+	for _, name := range p.needs {
+		if !slices.Contains(s.used, name) {
+			return statement{}, fmt.Errorf("it does not use :%s, so that it would do the same for everybody; add `where … = :%[1]s`, or insert :%[1]s", name)
 		}
 	}
-	return statement{text: s.out.String(), params: s.params}, nil
+	return statement{text: s.out.String(), params: s.used}, nil
 }
-
-// scanner copies a query from in to out and replaces its parameters.
-type scanner struct {
-	lexis
-	in        string
-	pos       int
-	out       strings.Builder
-	params    []string
-	firstWord string
-}
-
-// scan reads the query token by token, as far as tokens matter.
-func (s *scanner) scan() error {
-	for s.pos < len(s.in) {
-		rest := s.in[s.pos:]
-		var err error
-		switch c := rest[0]; {
-		case isWord(c):
-			err = s.word()
-		case c == '\'', c == '"', c == '`' && s.bracketNames:
-			err = s.quoted(c, false)
-		case c == '[' && s.bracketNames:
-			err = s.until("]", "a [name]")
-		case c == '$' && s.dollarQuotes:
-			err = s.dollar()
-		case strings.HasPrefix(rest, "--"):
-			s.lineComment()
-		case strings.HasPrefix(rest, "/*"):
-			err = s.blockComment()
-		case c == ':':
-			err = s.colon()
-		case c == ';':
-			if strings.TrimSpace(rest[1:]) != "" {
-				return fmt.Errorf("it goes on after the semicolon at character %d; only a single statement is allowed", s.pos+1)
-			}
-			return nil
-		case strings.IndexByte(s.ownParams, c) >= 0:
-			err = s.ownParam()
-		default:
-			s.copy(1)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// copy takes the next n bytes over as they are.
-func (s *scanner) copy(n int) {
-	s.out.WriteString(s.in[s.pos : s.pos+n])
-	s.pos += n
-}
-
-// word takes over a keyword, name or number, and the string that an E before
-// it makes an escape string.
-func (s *scanner) word() error {
-	n := wordLen(s.in[s.pos:])
-	word := s.in[s.pos : s.pos+n]
-	if s.firstWord == "" {
-		s.firstWord = word
-	}
-	s.copy(n)
-	if s.escapeStrings && strings.EqualFold(word, "e") && strings.HasPrefix(s.in[s.pos:], "'") {
-		return s.quoted('\'', true)
-	}
-	return nil
-}
-
-// quoted takes over a string or name in quotes, in which a doubled quote stands
-// for a quote.
-func (s *scanner) quoted(quote byte, backslashes bool) error {
-	for i := s.pos + 1; i < len(s.in); i++ {
-		switch {
-		case s.in[i] == '\\' && backslashes:
-			i++
-		case s.in[i] != quote:
-		case i+1 < len(s.in) && s.in[i+1] == quote:
-			i++
-		default:
-			s.copy(i + 1 - s.pos)
-			return nil
-		}
-	}
-	return s.unended(fmt.Sprintf("a quote (%c)", quote))
-}
-
-// until takes over everything to the end of the next such text.
-func (s *scanner) until(end, what string) error {
-	i := strings.Index(s.in[s.pos+1:], end)
-	if i < 0 {
-		return s.unended(what)
-	}
-	s.copy(1 + i + len(end))
-	return nil
-}
-
-// dollarTag matches what opens and closes a dollar-quoted string.
-var dollarTag = regexp.MustCompile(`^\$(?:[A-Za-z_\x{80}-\x{10FFFF}][A-Za-z0-9_\x{80}-\x{10FFFF}]*)?\$`)
-
-func (s *scanner) dollar() error {
-	rest := s.in[s.pos:]
-	if tag := dollarTag.FindString(rest); tag != "" {
-		end := strings.Index(rest[len(tag):], tag)
-		if end < 0 {
-			return s.unended("a dollar-quoted string")
-		}
-		s.copy(len(tag) + end + len(tag))
-		return nil
-	}
-	if len(rest) > 1 && isDigit(rest[1]) {
-		return s.ownParam()
-	}
-	s.copy(1)
-	return nil
-}
-
-func (s *scanner) lineComment() {
-	rest := s.in[s.pos:]
-	if end := strings.IndexAny(rest, s.lineEnds); end >= 0 {
-		s.copy(end)
-		return
-	}
-	s.copy(len(rest))
-}
-
-func (s *scanner) blockComment() error {
-	depth := 1
-	for i := s.pos + 2; i+1 < len(s.in); i++ {
-		switch two := s.in[i : i+2]; {
-		case two == "/*" && s.nestedComments:
-			depth++
-			i++
-		case two == "*/":
-			depth--
-			i++
-		}
-		if depth == 0 {
-			s.copy(i + 1 - s.pos)
-			return nil
-		}
-	}
-	return s.unended("a comment")
-}
-
-// echoed matches what follows a parameter that is itself selected as one of
-// the columns it is to be compared with.
-var echoed = regexp.MustCompile(`(?i)^(?:\s*::\s*[a-z]\w*)?\s+as\s+"?(kc_id|tenant|issuer)\b`)
-
-// colon takes over a cast, a slice or an operator, or replaces a parameter.
-func (s *scanner) colon() error {
-	rest := s.in[s.pos:]
-	if s.casts && strings.HasPrefix(rest, "::") {
-		s.copy(2)
-		return nil
-	}
-	if len(rest) == 1 || !isWord(rest[1]) || (s.casts && isDigit(rest[1])) {
-		s.copy(1)
-		return nil
-	}
-	name := rest[1 : 1+wordLen(rest[1:])]
-	if !slices.Contains(knownParams, name) {
-		return fmt.Errorf("it uses :%s at character %d, which is not known; there are :%s (where the colon begins no parameter, put a blank after it)",
-			name, s.pos+1, strings.Join(knownParams, ", :"))
-	}
-	after := rest[1+len(name):]
-	if match := echoed.FindStringSubmatch(after); match != nil {
-		return fmt.Errorf("it selects :%s as %s, so that the row would always be the right one; select what the database says, such as a column or a constant, and in a subquery give it another name",
-			name, strings.ToLower(match[1]))
-	}
-	if s.pos > 0 && isWord(s.in[s.pos-1]) {
-		s.out.WriteByte(' ') // `limit:n` is two words, `limit$1` would be one
-	}
-	s.params = append(s.params, name)
-	s.out.WriteString(s.placeholder + strconv.Itoa(len(s.params)))
-	s.pos += 1 + len(name)
-	return nil
-}
-
-func (s *scanner) ownParam() error {
-	return fmt.Errorf("it has a parameter %q at character %d, which nothing is bound to; use :%s",
-		s.in[s.pos:s.pos+1], s.pos+1, strings.Join(knownParams, ", :"))
-}
-
-func (s *scanner) unended(what string) error {
-	return fmt.Errorf("%s that begins at character %d does not end", what, s.pos+1)
-}
-
-// wordLen returns the length of the word that text begins with.
-func wordLen(text string) int {
-	n := 0
-	for n < len(text) && (isWord(text[n]) || text[n] == '$') {
-		n++
-	}
-	return n
-}
-
-// isWord tells whether a name, keyword or number may begin with c. Both
-// databases take every character outside ASCII for a letter.
-func isWord(c byte) bool {
-	return c == '_' || isDigit(c) || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf
-}
-
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }

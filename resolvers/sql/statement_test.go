@@ -39,7 +39,27 @@ func TestCompile(t *testing.T) {
 			postgresKind.lexis, "-- members\n/* a */ (" + columns + "where true" + and + ")",
 			"-- members\n/* a */ (" + columns + "where true and kc_id = $1 and tenant = $2)", nil,
 		},
-		"a parameter is found at the very end":              {postgresKind.lexis, "select :kc_id = :tenant", "select $1 = $2", nil},
+		"a parameter is found at the very end":           {postgresKind.lexis, "select :kc_id = :tenant", "select $1 = $2", nil},
+		"MySQL does not number placeholders":             {mysqlKind.lexis, "select 1" + and, "select 1 and kc_id = ? and tenant = ?", []string{"kc_id", "tenant"}},
+		"MySQL's strings know backslashes":               {mysqlKind.lexis, `select 'it\'s :no', "\" :no", '\\'` + and, `select 'it\'s :no', "\" :no", '\\'` + bare(and), nil},
+		"MySQL's names do not":                           {mysqlKind.lexis, "select `\\`" + and + ", '`'", "select `\\`" + bare(and) + ", '`'", nil},
+		"MySQL's comments begin with a hash":             {mysqlKind.lexis, "select # it's :no\n1" + and, "select # it's :no\n1" + bare(and), nil},
+		"MySQL's dashes need a blank to begin one":       {mysqlKind.lexis, "select 1--1" + and + " -- it's :no", "select 1--1" + bare(and) + " -- it's :no", nil},
+		"MySQL's own variables and assignments are kept": {mysqlKind.lexis, "select @a := @@version" + and, "select @a := @@version" + bare(and), nil},
+		"brackets are no names to MySQL":                 {mysqlKind.lexis, "select '[', ']'" + and, "select '[', ']'" + bare(and), nil},
+		"claims by their paths": {
+			postgresKind.lexis, columns + "where kc_id = :kc_id and tenant = :tenant and a=:claim.email and b=:claim.realm_access.roles::text[] and c = any(:claim.groups)",
+			columns + "where kc_id = $1 and tenant = $2 and a=$3 and b=$4::text[] and c = any($5)",
+			[]string{"kc_id", "tenant", "claim.email", "claim.realm_access.roles", "claim.groups"},
+		},
+		"claims in quotes": {
+			postgresKind.lexis, `select :kc_id, :tenant, :claim."resource_access.my-app.roles"::text[], :claim."https://x/y's"`, "select $1, $2, $3::text[], $4",
+			[]string{"kc_id", "tenant", "claim.resource_access.my-app.roles", "claim.https://x/y's"},
+		},
+		"a dot after a claim that belongs to nothing": {
+			postgresKind.lexis, "select :claim.a. , :claim.b" + and, "select $1. , $2 and kc_id = $3 and tenant = $4",
+			[]string{"claim.a", "claim.b", "kc_id", "tenant"},
+		},
 		"strings are kept":                                  {postgresKind.lexis, "select ':no', 'it''s :no'" + and, "select ':no', 'it''s :no'" + replaced(and), nil},
 		"a backslash is nothing special in a string":        {postgresKind.lexis, `select '\' ` + and + ` and ''=''`, `select '\' ` + replaced(and) + ` and ''=''`, nil},
 		"escape strings know backslashes":                   {postgresKind.lexis, `select E'\' :no', e'a\\'` + and, `select E'\' :no', e'a\\'` + replaced(and), nil},
@@ -64,7 +84,7 @@ func TestCompile(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := compile(test.query, test.lexis)
+			got, err := compile(test.query, test.lexis, finding)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,6 +105,8 @@ func replaced(s string) string {
 func question(s string) string {
 	return strings.NewReplacer(":kc_id", "?1", ":tenant", "?2").Replace(s)
 }
+
+func bare(s string) string { return strings.NewReplacer(":kc_id", "?", ":tenant", "?").Replace(s) }
 
 func TestCompileRefuses(t *testing.T) {
 	tests := map[string]struct {
@@ -114,12 +136,24 @@ func TestCompileRefuses(t *testing.T) {
 		"SQLite's :123":                         {sqliteKind.lexis, "select :123", []string{":123"}},
 		"the tenant given back":                 {postgresKind.lexis, "select kc_id, :tenant as tenant from members where kc_id = :kc_id", []string{"selects :tenant as tenant", "a column or a constant"}},
 		"the user given back with a cast":       {postgresKind.lexis, `select :kc_id::text AS "kc_id", tenant from members where tenant = :tenant`, []string{"selects :kc_id as kc_id"}},
+		"a claim without a path":                {postgresKind.lexis, "select :claim", []string{"character 8", "without saying which", ":claim.email"}},
+		"a claim with an empty path":            {postgresKind.lexis, "select :claim. + 1", []string{"without saying which"}},
+		"a claim with an empty word":            {postgresKind.lexis, "select :claim..a", []string{"without saying which"}},
+		"a claim with empty quotes":             {postgresKind.lexis, `select :claim.""`, []string{"without saying which"}},
+		"a claim whose quotes do not end":       {postgresKind.lexis, `select :claim."a`, []string{"without saying which"}},
+		"a claim for the tenant":                {postgresKind.lexis, "select kc_id, :claim.organization as tenant from members where kc_id = :kc_id and tenant = :tenant", []string{"selects :claim.organization as tenant"}},
+		"a quoted claim for the user":           {postgresKind.lexis, `select :claim."sub"::text as kc_id from members where kc_id = :kc_id and tenant = :tenant`, []string{"as kc_id"}},
+		"MySQL's question mark":                 {mysqlKind.lexis, "select ?", []string{`"?"`}},
+		"MySQL's executed comments":             {mysqlKind.lexis, "select 1 /*!50000 , ':no' */", []string{"character 10", "executed"}},
+		"MariaDB's executed comments":           {mysqlKind.lexis, "select 1 /*M! , ':no' */", []string{"executed"}},
+		"the tenant given back to MySQL":        {mysqlKind.lexis, "select kc_id, :tenant as `tenant` from members where kc_id = :kc_id", []string{"selects :tenant as tenant"}},
+		"the tenant given back in quotes":       {mysqlKind.lexis, "select kc_id, :tenant as 'tenant' from members where kc_id = :kc_id", []string{"selects :tenant as tenant"}},
 		"NUL":                                   {postgresKind.lexis, "select \x00", []string{"UTF-8"}},
 		"invalid UTF-8":                         {postgresKind.lexis, "select '\xff'", []string{"UTF-8"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := compile(test.query, test.lexis)
+			got, err := compile(test.query, test.lexis, finding)
 			if err == nil {
 				t.Fatalf("accepted as %q", got.text)
 			}
@@ -138,17 +172,18 @@ func FuzzCompile(f *testing.F) {
 	for _, seed := range []string{
 		columns + "where kc_id = :kc_id and tenant = :tenant", "select '", `select E'\'`, "select $a$:kc_id$a$", "select /*/**/:kc_id*/",
 		"select a::text, a[1:2], :issuer;", "select [:tenant], `:kc_id`", "--\r:kc_id\n:tenant", "select \"a\"\"b\" :", "1:kc_id:tenant",
+		":claim.a.b.", `:claim."a"b`, ":claim..a",
 	} {
 		f.Add(seed, ":kc_id")
 	}
 	f.Fuzz(func(t *testing.T, query, inside string) {
 		const prefix = "select :kc_id,:tenant," // so that nothing is refused for what it lacks
-		for _, k := range []kind{postgresKind, sqliteKind} {
-			if st, err := compile(prefix+query, k.lexis); err == nil {
-				checkAligned(t, prefix+query, st, k.lexis.placeholder)
+		for _, k := range []kind{postgresKind, mysqlKind, sqliteKind} {
+			if st, err := compile(prefix+query, k.lexis, finding); err == nil {
+				checkAligned(t, prefix+query, st, k.lexis)
 			}
 			for _, quoted := range quote(inside, k.lexis) {
-				st, err := compile(prefix+quoted, k.lexis)
+				st, err := compile(prefix+quoted, k.lexis, finding)
 				if err == nil && (!strings.HasSuffix(st.text, quoted) || len(st.params) != 2) {
 					t.Errorf("%q became %q with %v", quoted, st.text, st.params)
 				}
@@ -159,17 +194,27 @@ func FuzzCompile(f *testing.F) {
 
 // checkAligned walks through a query and its statement side by side: they are
 // the same but for parameters, numbered without a gap, and a semicolon.
-func checkAligned(t *testing.T, query string, st statement, placeholder string) {
+func checkAligned(t *testing.T, query string, st statement, lx lexis) {
 	t.Helper()
 	in, out, n := query, st.text, 0
 	for out != "" {
-		if n < len(st.params) && strings.HasPrefix(in, ":"+st.params[n]) && !strings.HasPrefix(out, ":") {
-			number := placeholder + strconv.Itoa(n+1)
+		written := ""
+		if n < len(st.params) {
+			written = ":" + st.params[n]
+			if path, isClaim := strings.CutPrefix(st.params[n], claimPrefix); isClaim && strings.HasPrefix(in, `:claim."`) {
+				written = `:claim."` + path + `"`
+			}
+		}
+		if written != "" && strings.HasPrefix(in, written) && !strings.HasPrefix(out, ":") {
+			number := lx.placeholder
+			if !lx.unnumbered {
+				number += strconv.Itoa(n + 1)
+			}
 			out = strings.TrimPrefix(out, " ")
 			if !strings.HasPrefix(out, number) {
 				t.Fatalf("%q became %q, which lacks %s", query, st.text, number)
 			}
-			in, out, n = in[1+len(st.params[n]):], out[len(number):], n+1
+			in, out, n = in[len(written):], out[len(number):], n+1
 			continue
 		}
 		if in == "" || in[0] != out[0] {
@@ -184,6 +229,13 @@ func checkAligned(t *testing.T, query string, st statement, placeholder string) 
 
 // quote returns a text in all the ways in which it is nothing but text.
 func quote(text string, lx lexis) []string {
+	hashes := lx.hashComments
+	if lx.backslashes {
+		if strings.Contains(text, "!") {
+			return nil // after /* or /*M, no comment begins
+		}
+		text = strings.ReplaceAll(text, `\`, `\\`)
+	}
 	quoted := []string{
 		"'" + strings.ReplaceAll(text, "'", "''") + "'",
 		`"` + strings.ReplaceAll(text, `"`, `""`) + `"`,
@@ -192,7 +244,10 @@ func quote(text string, lx lexis) []string {
 		quoted = append(quoted, "/*"+text+"*/")
 	}
 	if !strings.ContainsAny(text, "\r\n") {
-		quoted = append(quoted, "--"+text)
+		quoted = append(quoted, "-- "+text)
+		if hashes {
+			quoted = append(quoted, "#"+text)
+		}
 	}
 	if lx.dollarQuotes && !strings.Contains(text, "$") {
 		quoted = append(quoted, "$$"+text+"$$", "$f$"+text+"$f$")

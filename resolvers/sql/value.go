@@ -18,6 +18,23 @@ type types struct {
 	// array splits the text of an array, if the database has such a type.
 	// Array types are those whose name begins with an underscore then.
 	array func(text string) ([]string, error)
+
+	// normal turns a value of the driver's into one of those that are read, if
+	// the driver has others.
+	normal func(c column, v any) any
+}
+
+// bind returns how a claim is given to the driver: a text as it is, a list as
+// an array, or as JSON where the database has no arrays.
+func (t types) bind(v member.Value) (any, error) {
+	if !v.IsList() {
+		return v.Text(), nil
+	}
+	if t.array != nil {
+		return v.Strings(), nil
+	}
+	text, err := json.Marshal(v)
+	return string(text), err
 }
 
 // rolesAttribute is the attribute that is always a list.
