@@ -10,7 +10,7 @@ func TestNodeThatCannotReadTheLogIsBlind(t *testing.T) {
 	s := newTestStore(t, Config{URL: f.url(), Now: clock.now, Timeout: time.Second})
 	m, want := alice()
 	caughtUp(t, f, s)
-	s.Begin("before", want, w).Put(t.Context(), m, time.Hour)
+	s.Begin("before", want, w).Put(t.Context(), m, time.Hour, 0)
 	f.answer("-NOPERM this user has no permissions to run the 'xrange' command", "XRANGE")
 	eventually(t, "the log cannot be read", func() bool {
 		s.log.sent.mu.Lock()
@@ -27,13 +27,13 @@ func TestNodeThatCannotReadTheLogIsBlind(t *testing.T) {
 	memory("at the end of max_blind", "before", want, Hit)
 	clock.advance(1)
 	memory("after it", "before", want, Blind)
-	if entry, level := s.Begin("before", want, w).Get(t.Context()); entry != nil || level != None {
+	if entry, level, _ := s.Begin("before", want, w).Get(t.Context()); entry != nil || level != None {
 		t.Errorf("Redis has %v", entry)
 	}
 	w.expect(t, "look-ups", &w.lookups, "redis blind")
 	w.expect(t, "operations", &w.ops, "set ok")
 
-	s.Begin("since", want, w).Put(t.Context(), m, time.Hour)
+	s.Begin("since", want, w).Put(t.Context(), m, time.Hour, 0)
 	memory("loaded since", "since", want, Hit)
 	clock.advance(DefaultMaxBlind)
 	memory("loaded since, at its end", "since", want, Hit)
@@ -62,7 +62,7 @@ func TestEntriesOfRedisAreKnownOnlyAsFarAsTheLog(t *testing.T) {
 	})
 	clock.advance(DefaultMaxBlind)
 	f.set("k", aliceText)
-	if entry, level := s.Begin("k", want, nil).Get(t.Context()); entry == nil || level != Redis {
+	if entry, level, _ := s.Begin("k", want, nil).Get(t.Context()); entry == nil || level != Redis {
 		t.Fatalf("%v from %s", entry, level)
 	}
 	eventually(t, "it is promoted", func() bool { _, result := s.Memory("k", want); return result == Hit })
@@ -85,10 +85,10 @@ func TestNodeThatHasNotReadTheLogUsesNoRedis(t *testing.T) {
 	m, want := alice()
 	want.TTL = 100000 * time.Hour
 	l := s.Begin("k", want, w)
-	if entry, level := l.Get(t.Context()); entry != nil {
+	if entry, level, _ := l.Get(t.Context()); entry != nil {
 		t.Errorf("%v from %s", entry, level)
 	}
-	l.Put(t.Context(), m, time.Minute)
+	l.Put(t.Context(), m, time.Minute, 0)
 	w.expect(t, "look-ups", &w.lookups, "redis blind")
 	w.expect(t, "operations", &w.ops)
 	if _, result := s.Memory("k", want); result != Hit {

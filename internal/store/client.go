@@ -4,8 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"net/url"
+	"net"
 	"sync"
 	"time"
 
@@ -30,16 +29,23 @@ const (
 	logConnections = 8
 )
 
-// newClients returns a client for look-ups and one for the flush log, for a
-// redis, rediss or unix URL. They do not connect. Errors say nothing of the
-// URL, which holds a password.
+// maxRedirects is how often a cluster may send a command on to another server:
+// by MOVED and then, while a slot is on its way, by ASK.
+const maxRedirects = 2
+
+// newClients returns a client for look-ups and one for the flush log. They do
+// not connect.
 func newClients(cfg *Config) (redis.UniversalClient, logClient, error) {
-	options, err := newOptions(cfg)
+	where, err := parseURL(cfg.URL)
+	if err != nil {
+		return nil, nil, err
+	}
+	options, err := newOptions(cfg, where)
 	if err != nil {
 		return nil, nil, err
 	}
 	silenceGoRedis()
-	client := redis.NewClient(options)
+	client := where.client(options)
 	if cfg.logClient != nil {
 		return client, cfg.logClient, nil
 	}
@@ -50,87 +56,75 @@ func newClients(cfg *Config) (redis.UniversalClient, logClient, error) {
 	patient := *options
 	patient.ReadTimeout, patient.WriteTimeout, patient.PoolTimeout = readBudget, readBudget, readBudget
 	patient.PoolSize = logConnections
-	return client, &redisLog{client: redis.NewClient(&patient), key: logKey(cfg.Prefix), length: cfg.LogLength}, nil
+	return client, &redisLog{client: where.client(&patient), key: logKey(cfg.Prefix), length: cfg.LogLength}, nil
 }
 
 // newOptions returns what makes go-redis keep to our budgets.
-func newOptions(cfg *Config) (*redis.Options, error) {
-	options, err := parseURL(cfg.URL)
-	if err != nil {
-		return nil, err
+func newOptions(cfg *Config, where *target) (*redis.UniversalOptions, error) {
+	options := &redis.UniversalOptions{
+		Addrs: where.addresses, DB: where.database,
+		Username: where.user, Password: where.password,
+		MasterName: where.master, SentinelUsername: where.sentinelUser, SentinelPassword: where.sentinelPassword,
+
+		// Without this the context's deadline means nothing, and a frozen server
+		// holds each request for the whole read time-out.
+		ContextTimeoutEnabled: true,
+		DialTimeout:           dialTimeout,
+		DialerRetries:         1,
+		ReadTimeout:           cfg.Timeout,
+		WriteTimeout:          cfg.Timeout,
+		PoolTimeout:           cfg.Timeout,
+
+		// No second try: it would cost a sick server twice, and the resolver knows
+		// the answer anyway.
+		MaxRetries:   -1,
+		MaxRedirects: maxRedirects,
+
+		// RESP2 has all we use and every server and proxy speaks it. RESP3 would
+		// bring push messages, and with them more state for each connection.
+		Protocol:                 2,
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		PipelinePoolSize:         -1,
 	}
-	if cfg.TLS != nil {
-		if options.TLSConfig == nil {
-			return nil, errors.New("store: TLS settings need a rediss:// URL")
-		}
-		serverName := options.TLSConfig.ServerName
-		options.TLSConfig = cfg.TLS.Clone()
-		if options.TLSConfig.ServerName == "" {
-			options.TLSConfig.ServerName = serverName
-		}
-		options.TLSConfig.MinVersion = max(options.TLSConfig.MinVersion, tls.VersionTLS12)
+	switch {
+	case where.secure:
+		options.TLSConfig = where.tls(cfg.TLS)
+	case cfg.TLS != nil:
+		return nil, errors.New("store: TLS settings need a rediss:// URL")
 	}
-
-	// Without this the context's deadline means nothing, and a frozen server
-	// holds each request for the whole read time-out.
-	options.ContextTimeoutEnabled = true
-	options.DialTimeout = dialTimeout
-	options.DialerRetries = 1
-	options.ReadTimeout = cfg.Timeout
-	options.WriteTimeout = cfg.Timeout
-	options.PoolTimeout = cfg.Timeout
-
-	// No second try: it would cost a sick server twice, and the resolver knows
-	// the answer anyway.
-	options.MaxRetries = -1
-
-	// RESP2 has all we use and every server and proxy speaks it. RESP3 would
-	// bring push messages, and with them more state for each connection.
-	options.Protocol = 2
-	options.DisableIdentity = true
-	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	options.PipelinePoolSize = -1
 	return options, nil
 }
 
-// parseURL reads a URL as redis.ParseURL does, save that its query may only
-// name the database of a Unix socket: time-outs and the like are ours to set,
-// and verification of certificates is not to be switched off in passing.
-func parseURL(text string) (*redis.Options, error) {
-	u, err := url.Parse(text)
-	if err != nil {
-		return nil, errors.New("store: the URL is malformed; are special characters of its password percent-encoded?")
+// tls returns the caller's settings with what they leave open. The name of a
+// single server is that of the URL; where there are more, each has its own.
+func (t *target) tls(settings *tls.Config) *tls.Config {
+	if settings == nil {
+		settings = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil || u.Fragment != "" {
-		return nil, errors.New("store: the URL is malformed; are special characters of its password percent-encoded?")
+	settings = settings.Clone()
+	settings.MinVersion = max(settings.MinVersion, tls.VersionTLS12)
+	if settings.ServerName == "" && t.kind == standalone {
+		settings.ServerName, _, _ = net.SplitHostPort(t.addresses[0])
 	}
-	switch u.Scheme {
-	case "redis", "rediss":
-		if u.Hostname() == "" {
-			return nil, errors.New("store: the URL names no host")
-		}
-	case "unix":
-		if u.Host != "" || u.Path == "" {
-			return nil, errors.New("store: a unix:// URL needs the absolute path of a socket: unix:///run/redis.sock")
-		}
-		if len(query["db"]) == 1 {
-			delete(query, "db")
-		}
+	return settings
+}
+
+// client makes a client of the target's kind.
+func (t *target) client(options *redis.UniversalOptions) redis.UniversalClient {
+	switch t.kind {
+	case sentinel:
+		return redis.NewFailoverClient(options.Failover())
+	case cluster:
+		return redis.NewClusterClient(options.Cluster())
+	case socket:
+		simple := options.Simple()
+		simple.Network = "unix"
+		return redis.NewClient(simple)
 	default:
-		return nil, fmt.Errorf("store: %w: use memory://, redis://, rediss:// or unix://", errScheme)
+		return redis.NewClient(options.Simple())
 	}
-	if len(query) > 0 {
-		return nil, errors.New("store: the URL has query parameters; only db of a unix:// URL is known")
-	}
-	options, err := redis.ParseURL(text)
-	if err != nil || options.DB < 0 {
-		return nil, errors.New("store: the URL's database is not a number: redis://host:6379/0")
-	}
-	return options, nil
 }
-
-var errScheme = errors.New("the URL's scheme is not known")
 
 // silenceGoRedis replaces go-redis' logger, once. That logger is one for the
 // whole process and writes to standard error, a line for each failed dial. All

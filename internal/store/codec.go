@@ -19,8 +19,10 @@ import (
 //	  "tenant": "acme",                             whom was asked for
 //	  "issuer": "https://sso.example.com/realms/a",
 //	  "kc_id": "8d0c…",
+//	  "claims": "Zx9…",                             digest of what else was asked with; left out for nothing
 //	  "loaded_at": 1767225600000,                   Unix time in milliseconds
 //	  "expires": 1767225660000,                     Unix time in milliseconds
+//	  "keep": 1767229260000,                        Unix time in milliseconds
 //	  "member": {                                   what the resolver answered
 //	    "kc_id": "8d0c…",
 //	    "tenant": "acme",
@@ -34,9 +36,12 @@ import (
 //	  }
 //	}
 //
-// Names are compared by case. Every name but the two that may be left out is
+// Names are compared by case. Every name but those that may be left out is
 // required, no other is allowed and none may come twice; null stands nowhere;
 // nothing follows the object. No token and no claim is in it.
+//
+// From expires on the entry is stale: until keep, which is no earlier, it may be
+// used while the resolver fails.
 //
 // gen is 1 to 64 letters, digits, hyphens or underscores; pos is a stream id as
 // Redis writes it. A writer that does not follow the flush log cannot write
@@ -77,8 +82,10 @@ type envelope struct {
 	Tenant   *string         `json:"tenant"`
 	Issuer   *string         `json:"issuer"`
 	KCID     *string         `json:"kc_id"`
+	Claims   text            `json:"claims,omitempty"`
 	LoadedAt *int64          `json:"loaded_at"`
 	Expires  *int64          `json:"expires"`
+	Keep     *int64          `json:"keep"`
 	Member   *memberEnvelope `json:"member"`
 }
 
@@ -95,10 +102,11 @@ type memberEnvelope struct {
 // cannot be, because it would come back as other text.
 func encode(e *Entry, at mark) ([]byte, error) {
 	m, pos := e.Member, at.position.String()
-	loadedAt, expires, version := e.LoadedAt.UnixMilli(), e.Expires.UnixMilli(), int64(envelopeVersion)
+	loadedAt, expires, keep := e.LoadedAt.UnixMilli(), e.Expires.UnixMilli(), e.Keep.UnixMilli()
+	version := int64(envelopeVersion)
 	wire := envelope{
 		Version: &version, Gen: &at.generation, Pos: &pos, Tenant: &e.Tenant, Issuer: &e.Issuer, KCID: &e.KCID,
-		LoadedAt: &loadedAt, Expires: &expires,
+		Claims: text(e.Claims), LoadedAt: &loadedAt, Expires: &expires, Keep: &keep,
 		Member: &memberEnvelope{
 			KCID: &m.KCID, Tenant: &m.Tenant, Issuer: text(m.Issuer), Active: &m.Active, ID: &m.ID,
 			Attributes: m.Attributes,
@@ -137,8 +145,8 @@ func decode(value []byte) (*Entry, mark, error) {
 			KCID: *wire.Member.KCID, Tenant: *wire.Member.Tenant, Issuer: string(wire.Member.Issuer),
 			Active: *wire.Member.Active, ID: *wire.Member.ID, Attributes: wire.Member.Attributes,
 		},
-		Tenant: *wire.Tenant, Issuer: *wire.Issuer, KCID: *wire.KCID,
-		LoadedAt: time.UnixMilli(*wire.LoadedAt), Expires: time.UnixMilli(*wire.Expires),
+		Tenant: *wire.Tenant, Issuer: *wire.Issuer, KCID: *wire.KCID, Claims: string(wire.Claims),
+		LoadedAt: time.UnixMilli(*wire.LoadedAt), Expires: time.UnixMilli(*wire.Expires), Keep: time.UnixMilli(*wire.Keep),
 	}, mark{*wire.Gen, pos}, nil
 }
 
@@ -148,14 +156,15 @@ func (e *envelope) check() error {
 	switch {
 	case e.Version == nil || *e.Version != envelopeVersion:
 		return fmt.Errorf("%w: version unknown", ErrInvalid)
-	case e.Gen == nil || e.Pos == nil || e.Tenant == nil || e.Issuer == nil || e.KCID == nil || e.LoadedAt == nil || e.Expires == nil || m == nil ||
-		m.KCID == nil || m.Tenant == nil || m.Active == nil || m.ID == nil:
+	case e.Gen == nil || e.Pos == nil || e.Tenant == nil || e.Issuer == nil || e.KCID == nil ||
+		e.LoadedAt == nil || e.Expires == nil || e.Keep == nil ||
+		m == nil || m.KCID == nil || m.Tenant == nil || m.Active == nil || m.ID == nil:
 		return fmt.Errorf("%w: incomplete", ErrInvalid)
 	case *e.Tenant == "" || *e.Issuer == "" || *e.KCID == "":
 		return fmt.Errorf("%w: about nobody", ErrInvalid)
 	case !isGeneration(*e.Gen) || !isPosition(*e.Pos):
 		return fmt.Errorf("%w: no place in the flush log", ErrInvalid)
-	case *e.LoadedAt < 0 || *e.Expires <= *e.LoadedAt || *e.Expires > maxUnixMilli:
+	case *e.LoadedAt < 0 || *e.Expires <= *e.LoadedAt || *e.Keep < *e.Expires || *e.Keep > maxUnixMilli:
 		return fmt.Errorf("%w: its times make no sense", ErrInvalid)
 	case len(m.Attributes) > MaxAttributes:
 		return fmt.Errorf("%w: more than %d attributes", ErrInvalid, MaxAttributes)

@@ -20,7 +20,7 @@ const (
 var testMark = mark{testGeneration, position{millis: 1767225590000}}
 
 const aliceText = `{"v":2,"gen":"testgeneration","pos":"1767225590000-0","tenant":"acme","issuer":"https://sso.example.com/realms/main",` +
-	`"kc_id":"8d0c5a3e-0000-4000-8000-000000000001","loaded_at":1767225600000,"expires":1767225660000,` +
+	`"kc_id":"8d0c5a3e-0000-4000-8000-000000000001","loaded_at":1767225600000,"expires":1767225660000,"keep":1767225660000,` +
 	`"member":{"kc_id":"8d0c5a3e-0000-4000-8000-000000000001","tenant":"acme",` +
 	`"issuer":"https://sso.example.com/realms/main","active":true,"id":"4711",` +
 	`"attributes":{"none":[],"roles":["admin","billing"],"team":"blue"}}}`

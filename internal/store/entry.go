@@ -20,9 +20,18 @@ type Want struct {
 	// Tenant, Issuer and KCID are as the request's verified token has them.
 	Tenant, Issuer, KCID string
 
+	// Claims is a digest of what else of the token the resolvers were asked with,
+	// by [Digest]; "" if nothing.
+	Claims string
+
 	// TTL is how old a member may be for this reader. An entry is never fresh
 	// for a reader whose TTL is not positive.
 	TTL time.Duration
+
+	// Stale is how much older it may be, or read while the flush log cannot be
+	// followed, for a reader whose resolver fails. Such an entry is told apart by
+	// the result [Stale]. Zero for never.
+	Stale time.Duration
 }
 
 // Entry is a member as it is cached. It is shared between requests: nobody
@@ -30,8 +39,9 @@ type Want struct {
 type Entry struct {
 	Member *member.Member
 
-	// Tenant, Issuer and KCID are whom was asked for when the entry was loaded.
-	Tenant, Issuer, KCID string
+	// Tenant, Issuer, KCID and Claims are what was asked for when the entry was
+	// loaded.
+	Tenant, Issuer, KCID, Claims string
 
 	// LoadedAt is when the resolver was asked, by its node's clock.
 	LoadedAt time.Time
@@ -39,6 +49,10 @@ type Entry struct {
 	// Expires is when the entry ends for its writer. A reader with a shorter
 	// TTL ends it earlier.
 	Expires time.Time
+
+	// Keep is until when the entry may serve as a stale one. It is Expires if its
+	// writer wants none.
+	Keep time.Time
 
 	// position is what the store's fences stood at when loading or reading the
 	// entry began, places are the fences it has to pass. They mean nothing
@@ -72,15 +86,28 @@ func (e *Entry) Fresh(now time.Time, ttl time.Duration) bool {
 	return age >= -ClockTolerance && age < ttl && now.Before(e.Expires)
 }
 
-// judge returns [Hit] if the entry may be used for want at now, and otherwise
-// what is wrong with it.
-func (e *Entry) judge(want *Want, now time.Time) Result {
+// stale tells whether a reader whose resolver fails may use the entry at now:
+// until the earlier of Keep and LoadedAt + TTL + Stale.
+func (e *Entry) stale(now time.Time, want *Want) bool {
+	age := now.Sub(e.LoadedAt)
+	return want.TTL > 0 && want.Stale > 0 && now.Before(e.Keep) &&
+		age >= -ClockTolerance && age-want.TTL < want.Stale // a sum could overflow
+}
+
+// judge returns [Hit] if the entry may be used for want at now, [Stale] if it
+// may be while the resolver fails, and otherwise what is wrong with it. blind
+// tells that flushes of it may have been missed.
+func (e *Entry) judge(want *Want, now time.Time, blind bool) Result {
 	switch {
-	case e.For(want.Tenant, want.Issuer, want.KCID) != nil:
+	case e.For(want.Tenant, want.Issuer, want.KCID) != nil, e.Claims != want.Claims:
 		return Mismatch
-	case !e.Fresh(now, want.TTL):
-		return Expired
-	default:
+	case e.Fresh(now, want.TTL) && !blind:
 		return Hit
+	case e.stale(now, want):
+		return Stale
+	case e.Fresh(now, want.TTL):
+		return Blind
+	default:
+		return Expired
 	}
 }

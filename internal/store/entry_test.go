@@ -27,7 +27,7 @@ func aliceEntry() *Entry {
 	m, _ := alice()
 	return &Entry{
 		Member: m, Tenant: m.Tenant, Issuer: testIssuer, KCID: m.KCID,
-		LoadedAt: testTime, Expires: testTime.Add(time.Minute),
+		LoadedAt: testTime, Expires: testTime.Add(time.Minute), Keep: testTime.Add(time.Minute),
 	}
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -28,6 +29,12 @@ import (
 // with sid those of that session; with sub alone those of that user whose own
 // iat is not after `iat`. If sub is there it is a flush of that user too.
 //
+// Whoever can write to Redis can write logouts, so they are bounded by who reads
+// them: none lasts longer than [Config.MaxLogoutLife] from now, whatever its
+// `until` says; one with `until` in the past, or `iat` more than five minutes
+// ahead, is ignored. Nodes say those again that the log is about to lose to
+// trimming.
+//
 //	kind generation id 5f0c…
 //
 // A generation begins the log anew: entries with another generation, or a
@@ -36,7 +43,8 @@ import (
 //
 // `ref` may name an event, so that its writer finds it again; readers ignore
 // it. They ignore fields and kinds they do not know. An event without a kind,
-// and a flush that cannot be read, is taken for a flush of everybody.
+// and a flush that cannot be read, is taken for a flush of everybody. None of
+// more than 8 KiB can be read.
 const (
 	fieldKind     = "kind"
 	fieldScope    = "scope"
@@ -145,6 +153,12 @@ func scopeName(s Scope) string {
 // the event is taken for, which is the flush of everybody, or nothing.
 func parseEvent(fields map[string]string) (event, error) {
 	e := event{kind: fields[fieldKind], ref: fields[fieldRef]}
+	if sizeOf(fields) > maxEventSize {
+		if e.kind == kindLogout {
+			return event{}, errMalformed
+		}
+		return event{kind: kindFlush, scope: Scope{All: true}}, errMalformed
+	}
 	switch e.kind {
 	case kindFlush:
 		if e.scope = parseScope(fields); e.scope == (Scope{}) {
@@ -167,6 +181,17 @@ func parseEvent(fields map[string]string) (event, error) {
 	default:
 		return event{}, nil
 	}
+}
+
+// maxEventSize bounds the names and values of an event, in bytes. A flush whose
+// two names are as long as names may be has about half of it.
+const maxEventSize = 8 << 10
+
+func sizeOf(fields map[string]string) (size int) {
+	for name, value := range fields {
+		size += len(name) + len(value)
+	}
+	return size
 }
 
 // parseScope returns the zero scope if there is none to be read.
@@ -230,3 +255,14 @@ const (
 )
 
 func (t tombstone) ended(now time.Time) bool { return t.until <= now.Unix() }
+
+// id returns the session, if there is one, or the user.
+func (t *tombstone) id() string { return cmp.Or(t.sid, t.sub) }
+
+// ahead tells whether a logout comes from the future.
+func (t *tombstone) ahead(now time.Time) bool { return t.issuedAt > now.Add(maxLogoutLead).Unix() }
+
+// sameAs tells whether two are the logout of one session, or of one user.
+func (t *tombstone) sameAs(other *tombstone) bool {
+	return t.issuer == other.issuer && t.sid == other.sid && t.id() == other.id()
+}

@@ -49,10 +49,10 @@ func TestRedisErrorsAreTold(t *testing.T) {
 			for range 3 {
 				l := s.Begin("k", want, w)
 				s.memory.remove("k")
-				if entry, _ := l.Get(t.Context()); entry != nil {
+				if entry, _, _ := l.Get(t.Context()); entry != nil {
 					t.Fatalf("got %+v", entry)
 				}
-				if entry := l.Put(t.Context(), m, time.Minute); entry.Member != m {
+				if entry := l.Put(t.Context(), m, time.Minute, 0); entry.Member != m {
 					t.Fatal("the resolver's answer was lost")
 				}
 				if _, result := s.Memory("k", want); result != Hit {
@@ -83,9 +83,9 @@ func TestWritesAreTriedAgainWhileReadsGoOn(t *testing.T) {
 	m, want := alice()
 	lookup := func(key string) Level {
 		l := s.Begin(key, want, w)
-		_, level := l.Get(t.Context())
+		_, level, _ := l.Get(t.Context())
 		if level == None {
-			l.Put(t.Context(), m, time.Minute)
+			l.Put(t.Context(), m, time.Minute, 0)
 		}
 		return level
 	}
@@ -126,7 +126,7 @@ func TestWritesThatGetNoAnswerAreToldAsReadOnly(t *testing.T) {
 		w.expect(t, "before", &w.states)
 		l := s.Begin(fmt.Sprint(i), want, w)
 		l.Get(t.Context())
-		l.Put(t.Context(), m, time.Minute)
+		l.Put(t.Context(), m, time.Minute, 0)
 		clock.advance(writePause)
 	}
 	w.expect(t, "after", &w.states, "read_only")
@@ -138,7 +138,7 @@ func TestRefusedWritesAloneDoNotStopReads(t *testing.T) {
 	m, want := alice()
 	f.answer("-OOM command not allowed", "SET")
 	for i := range 2 * tripAfter {
-		s.Begin(fmt.Sprint(i), want, w).Put(t.Context(), m, time.Hour)
+		s.Begin(fmt.Sprint(i), want, w).Put(t.Context(), m, time.Hour, 0)
 		clock.advance(writePause)
 	}
 	if n := f.count("SET"); n != 2*tripAfter {
@@ -152,7 +152,7 @@ func TestFullServerThatDeletesIsStillFull(t *testing.T) {
 	s := sharing(t, f, nil)
 	m, want := alice()
 	f.answer("-OOM command not allowed", "SET")
-	s.Begin("k", want, w).Put(t.Context(), m, time.Minute)
+	s.Begin("k", want, w).Put(t.Context(), m, time.Minute, 0)
 	if err := s.Delete(t.Context(), "k", w); err != nil {
 		t.Error(err)
 	}
@@ -173,7 +173,7 @@ func TestRedisHasOneBudgetForALookup(t *testing.T) {
 	})
 	l := s.Begin("k", want, w)
 	l.Get(t.Context())
-	l.Put(t.Context(), m, time.Minute)
+	l.Put(t.Context(), m, time.Minute, 0)
 	w.expect(t, "operations", &w.ops, "get ok", "set failed")
 }
 
@@ -198,10 +198,10 @@ func TestCallersDeadlineIsNoFaultOfRedis(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	dials := f.dialed()
-	if _, level := s.Begin("k", want, w).Get(gone); level != None {
+	if _, level, _ := s.Begin("k", want, w).Get(gone); level != None {
 		t.Error("a caller who has gone is served")
 	}
-	if _, level := s.Begin("k", want, w).Get(t.Context()); level != None || f.dialed() > dials+1 {
+	if _, level, _ := s.Begin("k", want, w).Get(t.Context()); level != None || f.dialed() > dials+1 {
 		t.Errorf("%d connections afterwards, %d before", f.dialed(), dials)
 	}
 }
@@ -224,7 +224,7 @@ func TestBrokenRedisIsLeftAloneAndFoundAgain(t *testing.T) {
 	for range 1000 {
 		l := s.Begin("k", want, w)
 		l.Get(t.Context())
-		l.Put(t.Context(), m, time.Minute)
+		l.Put(t.Context(), m, time.Minute, 0)
 		s.memory.remove("k")
 	}
 	if took := time.Since(start); took > 2*time.Second {
@@ -257,7 +257,9 @@ func TestStateIsToldOnceWhoeverShares(t *testing.T) {
 	}
 }
 
-func TestRefusedPortCostsNextToNothing(t *testing.T) {
+func TestRefusedPortCostsNextToNothing(t *testing.T) { t.Run("RD-001", refusedPortCostsNextToNothing) }
+
+func refusedPortCostsNextToNothing(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -266,13 +268,13 @@ func TestRefusedPortCostsNextToNothing(t *testing.T) {
 	_ = listener.Close()
 
 	w := &witness{}
-	s := newTestStore(t, Config{URL: "redis://" + address}) // RD-001
+	s := newTestStore(t, Config{URL: "redis://" + address})
 	m, want := alice()
 	start := time.Now()
 	for i := range 10 {
 		l := s.Begin(fmt.Sprint(i), want, w)
 		l.Get(t.Context())
-		l.Put(t.Context(), m, time.Minute)
+		l.Put(t.Context(), m, time.Minute, 0)
 	}
 	if took := time.Since(start); took > time.Second { // go-redis' defaults: 17 s
 		t.Errorf("ten look-ups took %v", took)
@@ -280,12 +282,16 @@ func TestRefusedPortCostsNextToNothing(t *testing.T) {
 	foundDown(t, s, w)
 }
 
-func TestAnswersOfAnotherProtocolAreErrors(t *testing.T) { // RD-012
+func TestAnswersOfAnotherProtocolAreErrors(t *testing.T) {
+	t.Run("RD-012", answersOfAnotherProtocolAreErrors)
+}
+
+func answersOfAnotherProtocolAreErrors(t *testing.T) {
 	f, w := newFakeRedis(t), &witness{}
 	s := sharing(t, f, nil)
 	_, want := alice()
 	f.answer("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n", "HELLO", "GETRANGE")
-	if entry, _ := s.Begin("k", want, w).Get(t.Context()); entry != nil {
+	if entry, _, _ := s.Begin("k", want, w).Get(t.Context()); entry != nil {
 		t.Errorf("got %v", entry)
 	}
 	w.expect(t, "look-ups", &w.lookups, "redis error")

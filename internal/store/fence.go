@@ -54,6 +54,35 @@ func (f *fences) admits(p *places, position uint64) bool {
 	return position == f.count.Load() || f.slots.admit(p, position)
 }
 
+// admitsOwn is admits for somebody who has raised a fence himself, to that
+// height: it does not refuse him.
+func (f *fences) admitsOwn(p *places, position, own uint64) bool {
+	if own == 0 {
+		return f.admits(p, position)
+	}
+	for _, place := range p {
+		if height := f.slots[place].Load(); position < height && height != own {
+			return false
+		}
+	}
+	return true
+}
+
+// raiseOwn is raiseKey for somebody who began at this position. It returns the
+// new height of the fence, or 0 if the fence refuses him already.
+func (f *fences) raiseOwn(place uint16, position uint64) uint64 {
+	height := f.count.Add(1)
+	slot := &f.slots[place]
+	for {
+		switch there := slot.Load(); {
+		case there > position:
+			return 0
+		case slot.CompareAndSwap(there, height):
+			return height
+		}
+	}
+}
+
 // raise lifts one fence, unless it is higher already.
 func (h heights) raise(place uint16, position uint64) {
 	slot := &h[place]

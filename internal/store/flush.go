@@ -106,7 +106,8 @@ type Logout struct {
 	Until time.Time
 }
 
-// ErrLogout says that a [Logout] is incomplete, or too long to be stored.
+// ErrLogout says that a [Logout] is incomplete, too long to be stored, or from
+// the future.
 var ErrLogout = errors.New("not a logout: it needs an issuer, a sid or a sub, and times")
 
 // Logout refuses tokens from now on, on this node at once and on others as
@@ -114,17 +115,32 @@ var ErrLogout = errors.New("not a logout: it needs an issuer, a sid or a sub, an
 // same was said before: then it does nothing, and somebody who says it over and
 // over does not keep a user out of the caches. Nor is it if Until has passed.
 //
+// No logout lasts longer than [Config.MaxLogoutLife] from now.
+//
 // Errors are [ErrLogout], with which nothing was done, and what wraps
-// [ErrUnavailable], as for Flush.
+// [ErrUnavailable], as for Flush. The latter comes without news, too, as long
+// as the log lacks what was said before.
 func (s *Store) Logout(ctx context.Context, logout Logout, observer Observer) (news bool, err error) {
 	stone := tombstone{
 		issuer: logout.Issuer, sid: logout.SID, sub: logout.Sub,
 		issuedAt: logout.IssuedAt.Unix(), until: logout.Until.Unix(),
 	}
+	now := s.now()
 	if err := stone.check(); err != nil {
 		return false, err
 	}
-	if !s.logouts.add(stone, s.now()) {
+	if stone.ahead(now) {
+		return false, ErrLogout
+	}
+	stone.until = min(stone.until, now.Add(s.logouts.life).Unix())
+	news = s.logouts.add(stone, now)
+	if observer != nil {
+		s.logouts.tell(observer)
+	}
+	if !news {
+		if s.log != nil && s.log.logoutWaits(stone) {
+			return false, fmt.Errorf("logout: %w: other nodes have not been told yet", ErrUnavailable)
+		}
 		return false, nil
 	}
 	if _, err = s.announce(ctx, logoutEvent(stone), observer); err != nil {
@@ -138,6 +154,25 @@ func (s *Store) Logout(ctx context.Context, logout Logout, observer Observer) (n
 // Session and user may be "", if the token names none.
 func (s *Store) LoggedOut(issuer, sid, sub string, issuedAt time.Time) bool {
 	return s.logouts.refuses(issuer, sid, sub, issuedAt, s.now)
+}
+
+// LogoutsKnown tells whether this node knows the logouts that the others know:
+// without Redis always, with Redis once it has read the log to its end. From
+// then on it stays true. Until then LoggedOut tells of this node's own alone,
+// and a Redis that is down when a node starts would let all others pass.
+func (s *Store) LogoutsKnown() bool { return s.log == nil || s.log.logoutsKnown.Load() }
+
+// Adopt learns the logouts that another store remembers: the one that was in use
+// before, when a configuration with other settings takes its place. What the
+// flush log of this store lacks is said in it within minutes.
+func (s *Store) Adopt(other *Store) {
+	if other == nil || other == s {
+		return
+	}
+	now := s.now()
+	for _, t := range other.logouts.all() {
+		s.logouts.add(t, now)
+	}
 }
 
 // LogStats is how a node follows the flush log.

@@ -50,7 +50,7 @@ func TestFlushWins(t *testing.T) {
 	ways := map[string]func(t *testing.T, s *Store, f *fakeRedis, flush func()){
 		"over what is in both levels": func(t *testing.T, s *Store, _ *fakeRedis, flush func()) {
 			m, want := alice()
-			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 			flush()
 		},
 		"over a load that began before": func(t *testing.T, s *Store, f *fakeRedis, flush func()) {
@@ -60,7 +60,7 @@ func TestFlushWins(t *testing.T) {
 			if !l.Overtaken() {
 				t.Error("the look-up does not know that it was overtaken")
 			}
-			l.Put(t.Context(), m, time.Minute)
+			l.Put(t.Context(), m, time.Minute, 0)
 			if n := f.count("SET") + s.Stats().Entries; n > 0 || !l.Overtaken() {
 				t.Error("it was stored, if only for a moment")
 			}
@@ -75,7 +75,7 @@ func TestFlushWins(t *testing.T) {
 			})
 			f.set("k", aliceText)
 			w := &witness{}
-			if entry, level := s.Begin("k", want, w).Get(t.Context()); entry != nil || level != None {
+			if entry, level, _ := s.Begin("k", want, w).Get(t.Context()); entry != nil || level != None {
 				t.Errorf("the read returns %v from %s", entry, level)
 			}
 			w.expect(t, "the read", &w.lookups, "redis fenced")
@@ -88,13 +88,13 @@ func TestFlushWins(t *testing.T) {
 					once.Do(flush)
 				}
 			})
-			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 			f.set("k", aliceText) // should that have been tidied up
 		},
 		"over a promotion that waits": func(t *testing.T, s *Store, f *fakeRedis, flush func()) {
 			_, want := alice()
 			f.set("k", aliceText)
-			entry, level := s.Begin("k", want, nil).Get(t.Context())
+			entry, level, _ := s.Begin("k", want, nil).Get(t.Context())
 			if level != Redis {
 				t.Fatalf("the case is not what it should be: %s", level)
 			}
@@ -141,7 +141,7 @@ func TestFlushWins(t *testing.T) {
 						if entry, _ := s.Memory("k", want); entry != nil {
 							t.Error("memory still has her")
 						}
-						if entry, level := s.Begin("k", want, nil).Get(t.Context()); entry != nil {
+						if entry, level, _ := s.Begin("k", want, nil).Get(t.Context()); entry != nil {
 							t.Errorf("%s still has her", level)
 						}
 					}
@@ -166,7 +166,7 @@ func TestFlushSparesOthersAndEndsInTheMomentItIsRead(t *testing.T) {
 	bob := &member.Member{KCID: "bob", Tenant: m.Tenant, Issuer: testIssuer, Active: true, ID: "4712"}
 	wantBob := Want{Tenant: m.Tenant, Issuer: testIssuer, KCID: "bob", TTL: time.Minute}
 	for name, scope := range aliceScopes() {
-		here.Begin("b", wantBob, nil).Put(t.Context(), bob, time.Minute)
+		here.Begin("b", wantBob, nil).Put(t.Context(), bob, time.Minute, 0)
 		if _, err := here.Flush(t.Context(), scope, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -174,15 +174,15 @@ func TestFlushSparesOthersAndEndsInTheMomentItIsRead(t *testing.T) {
 		if _, result := here.Memory("b", wantBob); (result == Hit) != (name != "everybody" && name != "her tenant") {
 			t.Errorf("%s: the other member is %s", name, result)
 		}
-		here.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
-		if entry, level := there.Begin("k", want, nil).Get(t.Context()); level != Redis {
+		here.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
+		if entry, level, _ := there.Begin("k", want, nil).Get(t.Context()); level != Redis {
 			t.Errorf("%s: what was loaded afterwards is %v from %s", name, entry, level)
 		}
 		there.memory.remove("k")
 	}
 	bobsAgain := there.Begin("b", wantBob, nil)
-	here.Begin("b", wantBob, nil).Put(t.Context(), bob, time.Minute)
-	if _, level := bobsAgain.Get(t.Context()); level != Redis {
+	here.Begin("b", wantBob, nil).Put(t.Context(), bob, time.Minute, 0)
+	if _, level, _ := bobsAgain.Get(t.Context()); level != Redis {
 		t.Fatalf("the case is not what it should be: %s", level)
 	}
 	eventually(t, "it is promoted", func() bool { _, result := there.Memory("b", wantBob); return result == Hit })
@@ -201,7 +201,7 @@ func TestFlushWithoutRedisHoldsHere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newTestStore(t, Config{})
 			m, want := alice()
-			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 			if flushed, err := s.Flush(t.Context(), scope, nil); err != nil || flushed != (Flushed{true, SharedNone}) {
 				t.Errorf("%+v, error %v", flushed, err)
 			}
@@ -220,7 +220,7 @@ func TestFlushThatCannotBeSentHoldsHereAndIsSentLater(t *testing.T) {
 			f, w := newFakeRedis(t), &witness{}
 			here, there := sharing(t, f, nil), sharing(t, f, nil)
 			m, want := alice()
-			there.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+			there.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 			f.answer("-READONLY You can't write against a read only replica.", "XADD")
 			flushed, err := here.Flush(t.Context(), scope, w)
 			if !errors.Is(err, ErrUnavailable) || flushed != (Flushed{true, SharedPending}) {
@@ -233,8 +233,8 @@ func TestFlushThatCannotBeSentHoldsHereAndIsSentLater(t *testing.T) {
 			// Another node goes on with what it has, at whatever position.
 			f.appended(lineOf(flushEvent(Scope{Tenant: "another"}))...)
 			caughtUp(t, f, there)
-			there.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
-			if entry, level := here.Begin("k", want, nil).Get(t.Context()); entry != nil {
+			there.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
+			if entry, level, _ := here.Begin("k", want, nil).Get(t.Context()); entry != nil {
 				t.Errorf("this node has %v from %s", entry, level)
 			}
 			if _, result := there.Memory("k", want); result != Hit {
@@ -247,14 +247,14 @@ func TestFlushThatCannotBeSentHoldsHereAndIsSentLater(t *testing.T) {
 				return result != Hit
 			})
 			caughtUp(t, f, here, there)
-			if entry, level := there.Begin("k", want, nil).Get(t.Context()); entry != nil {
+			if entry, level, _ := there.Begin("k", want, nil).Get(t.Context()); entry != nil {
 				t.Errorf("the other node has %v from %s", entry, level)
 			}
 			if n := here.Stats().Log.Pending; n != 0 {
 				t.Errorf("%d events are pending", n)
 			}
-			there.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
-			if _, level := here.Begin("k", want, nil).Get(t.Context()); level != Redis {
+			there.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
+			if _, level, _ := here.Begin("k", want, nil).Get(t.Context()); level != Redis {
 				t.Errorf("afterwards it is not used: %s", level)
 			}
 		})
@@ -267,12 +267,12 @@ func TestFlushThatWasAcknowledgedAndLostIsAddedAgain(t *testing.T) {
 	f, w := newFakeRedis(t), &witness{}
 	here, there := sharing(t, f, nil), sharing(t, f, nil)
 	m, want := alice()
-	there.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+	there.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 	f.answer("$15\r\n1767225590001-0", "XADD") // and does nothing
 	if flushed, err := here.Flush(t.Context(), Scope{Tenant: m.Tenant}, w); err != nil || flushed.Shared != SharedDone {
 		t.Fatalf("%+v, error %v", flushed, err)
 	}
-	if entry, _ := here.Begin("k", want, nil).Get(t.Context()); entry != nil {
+	if entry, _, _ := here.Begin("k", want, nil).Get(t.Context()); entry != nil {
 		t.Error("this node uses an entry from before")
 	}
 	f.answer("", "XADD")
@@ -351,7 +351,7 @@ func TestMalformedEventsAreToldAndFlushEverybody(t *testing.T) {
 	f, w := newFakeRedis(t), &witness{}
 	s := sharing(t, f, nil)
 	m, want := alice()
-	s.Begin("k", want, w).Put(t.Context(), m, time.Minute)
+	s.Begin("k", want, w).Put(t.Context(), m, time.Minute, 0)
 	at := f.appended("kind", "flush", "scope", "galaxy")
 	caughtUp(t, f, s)
 	if _, result := s.Memory("k", want); result != Fenced {

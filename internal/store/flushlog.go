@@ -47,12 +47,17 @@ type flushLog struct {
 
 	maxBlind time.Duration
 	budget   time.Duration // of appending one event for a caller
+	length   int64         // of the log, at the least
 
 	head  atomic.Pointer[head] // nil while the log is not followed
 	fresh atomic.Int64         // when it was last read to its end, by elapsed
-	held  []atomic.Int32       // how many flushes hold a place
-	sent  outbox
-	news  logNews
+
+	// logoutsKnown: it was read to its end at least once, whatever came then.
+	logoutsKnown atomic.Bool
+
+	held []atomic.Int32 // how many flushes hold a place
+	sent outbox
+	news logNews
 
 	// check makes sure of the level's state when the log cannot be read. It may
 	// be only the log that cannot.
@@ -62,6 +67,8 @@ type flushLog struct {
 	life context.Context
 	end  context.CancelFunc
 	done sync.WaitGroup
+
+	starting sync.Once
 }
 
 // head is how far this node has read the log. It is replaced, never changed.
@@ -94,21 +101,29 @@ func (g *generation) restart(id string, at position) {
 func newFlushLog(client logClient, cfg *Config, born time.Time, f *fences, l *logouts) *flushLog {
 	g := &flushLog{
 		client: client, fences: f, logouts: l, now: cfg.Now, born: born,
-		maxBlind: cfg.MaxBlind, budget: max(cfg.Timeout, minAppendBudget),
+		maxBlind: cfg.MaxBlind, budget: max(cfg.Timeout, minAppendBudget), length: cfg.LogLength,
 		held: make([]atomic.Int32, fenceSlots),
 	}
 	g.fresh.Store(never)
 	g.sent.items = map[string]*outgoing{}
 	g.tail.log = g
+	g.tail.resayer.length = cfg.LogLength
+	if stream, ok := client.(*redisLog); ok {
+		stream.keep = g.logLength
+	}
 	g.life, g.end = context.WithCancel(context.Background())
 	return g
 }
 
-// start begins to follow the log, without waiting for it.
-func (g *flushLog) start() { g.done.Go(g.tail.run) }
+// start begins to follow the log, without waiting for it, unless it does already
+// or was stopped.
+func (g *flushLog) start() {
+	g.starting.Do(func() { g.done.Go(g.tail.run) })
+}
 
 // stop ends the tail. It waits no longer than closing connections takes.
 func (g *flushLog) stop() error {
+	g.starting.Do(func() {}) // from here on nothing starts
 	g.end()
 	err := g.client.close()
 	g.done.Wait()
@@ -184,8 +199,9 @@ type LogNews struct {
 	Logouts     int // events read that are logouts not known before
 	Generations int // generations adopted: each made all entries invalid
 	Malformed   int // events read that are not as documented
-	Repeated    int // events that this node added again because they were lost
+	Repeated    int // events that this node added again because they were lost, or about to be
 	Collapsed   int // times that flushes which could not be sent became one larger one
+	Evicted     int // logouts forgotten before their end, for there were too many
 
 	// MalformedAt is the id of the last malformed event in the stream.
 	MalformedAt string

@@ -206,23 +206,23 @@ func TestLogThatIsNoStreamIsReplaced(t *testing.T) {
 
 func TestLongLogsAreReadInPages(t *testing.T) {
 	m := &memoryLog{}
-	for i := range 3 * pageSize {
+	for i := range 3 * maxPage {
 		if i == 10 {
 			_, _ = m.append(t.Context(), []string{fieldKind, kindGeneration, fieldID, "g"})
 		}
 		_, _ = m.append(t.Context(), lineOf(flushEvent(Scope{KCID: "8d0c"})))
 	}
 	g := newTestLog(t, m)
-	if n, err := g.tail.round(t.Context()); err != nil || n != 3*pageSize+1 {
+	if n, err := g.tail.round(t.Context()); err != nil || n != 3*maxPage+1 {
 		t.Fatalf("%d events, error %v", n, err)
 	}
-	if h := g.head.Load(); h.generation.id != "g" || h.at.millis != 3*pageSize+1 || h.generation.floor != 11<<numberBits {
+	if h := g.head.Load(); h.generation.id != "g" || h.at.millis != 3*maxPage+1 || h.generation.floor != 11<<numberBits {
 		t.Errorf("%+v", h)
 	}
-	for range 2*pageSize + 1 {
+	for range 2*maxPage + 1 {
 		_, _ = m.append(t.Context(), lineOf(flushEvent(Scope{KCID: "8d0c"})))
 	}
-	if n, err := g.tail.round(t.Context()); err != nil || n != 2*pageSize+1 {
+	if n, err := g.tail.round(t.Context()); err != nil || n != 2*maxPage+1 {
 		t.Fatalf("%d events, error %v", n, err)
 	}
 	last := m.records[len(m.records)-1]
@@ -231,12 +231,12 @@ func TestLongLogsAreReadInPages(t *testing.T) {
 		"another event stands there": {{last.at, fieldsOf(lineOf(flushEvent(Scope{All: true})))}},
 	} {
 		m.records = records
-		if _, err := g.tail.page(t.Context()); !errors.Is(err, errLost) {
+		if _, _, err := g.tail.page(t.Context()); !errors.Is(err, errLost) {
 			t.Errorf("%s: error is %v", what, err)
 		}
 	}
 	m.records = []record{last}
-	if page, err := g.tail.page(t.Context()); err != nil || len(page) != 0 {
+	if page, _, err := g.tail.page(t.Context()); err != nil || len(page) != 0 {
 		t.Errorf("all before the last event is trimmed: %d events, error %v", len(page), err)
 	}
 }

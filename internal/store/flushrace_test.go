@@ -22,10 +22,10 @@ func TestFlushWinsUnderLoad(t *testing.T) {
 		entry, _ := s.Memory("k", want)
 		if entry == nil {
 			l := s.Begin("k", want, nil)
-			if entry, _ = l.Get(t.Context()); entry == nil {
+			if entry, _, _ = l.Get(t.Context()); entry == nil {
 				loaded := *m
 				loaded.Attributes = map[string]member.Value{"version": member.Text(strconv.FormatInt(database.Load(), 10))}
-				entry = l.Put(t.Context(), &loaded, time.Minute)
+				entry = l.Put(t.Context(), &loaded, time.Minute, 0)
 			}
 		}
 		version, _ := strconv.ParseInt(entry.Member.Attributes["version"].Text(), 10, 64)
@@ -82,23 +82,23 @@ func TestGenerationOfAnotherNodeMakesAllInvalid(t *testing.T) {
 	f := newFakeRedis(t)
 	s := sharing(t, f, nil)
 	m, want := alice()
-	s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+	s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 	f.appended("kind", "generation", "id", "another")
 	caughtUp(t, f, s)
 	if _, result := s.Memory("k", want); result != Fenced {
 		t.Errorf("memory: %s", result)
 	}
 	w := &witness{}
-	if entry, _ := s.Begin("k", want, w).Get(t.Context()); entry != nil {
+	if entry, _, _ := s.Begin("k", want, w).Get(t.Context()); entry != nil {
 		t.Errorf("Redis has %v", entry)
 	}
 	w.expect(t, "look-ups", &w.lookups, "redis fenced")
-	s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+	s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 	if n := len(f.ofKind(kindGeneration)); n != 2 {
 		t.Errorf("%d generations", n)
 	}
 	late := sharing(t, f, nil)
-	if _, level := late.Begin("k", want, nil).Get(t.Context()); level != Redis {
+	if _, level, _ := late.Begin("k", want, nil).Get(t.Context()); level != Redis {
 		t.Errorf("what was loaded afterwards is not used: %s", level)
 	}
 }

@@ -69,7 +69,7 @@ func serves(t *testing.T, s *Store) bool {
 	if _, result := s.Memory("k", want); result == Hit {
 		return true
 	}
-	entry, _ := s.Begin("k", want, nil).Get(t.Context())
+	entry, _, _ := s.Begin("k", want, nil).Get(t.Context())
 	return entry != nil
 }
 
@@ -80,7 +80,7 @@ func TestServerFlushReachesAllNodes(t *testing.T) {
 	var took []time.Duration
 	for i := range 200 {
 		for _, s := range nodes {
-			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 		}
 		start := time.Now()
 		if _, err := nodes[i%3].Flush(t.Context(), Scope{Tenant: m.Tenant, KCID: m.KCID}, nil); err != nil {
@@ -151,7 +151,7 @@ func TestServerThatLosesTheLog(t *testing.T) {
 			if _, err := nodes[0].Logout(t.Context(), Logout{testIssuer, "s", "bob", now, now.Add(time.Hour)}, nil); err != nil {
 				t.Fatal(err)
 			}
-			nodes[0].Begin("k", want, nil).Put(t.Context(), m, time.Hour)
+			nodes[0].Begin("k", want, nil).Put(t.Context(), m, time.Hour, 0)
 			before := client.Get(t.Context(), "k").Val()
 			if _, err := nodes[0].Flush(t.Context(), Scope{Tenant: m.Tenant}, nil); err != nil { // this is lost, if anything
 				t.Fatal(err)
@@ -180,8 +180,8 @@ func TestServerThatLosesTheLog(t *testing.T) {
 			if n := generationsIn(t, client); n > 3 {
 				t.Errorf("%d generations: the nodes do not agree", n)
 			}
-			nodes[0].Begin("k", want, nil).Put(t.Context(), m, time.Hour)
-			if entry, level := late.Begin("k", want, nil).Get(t.Context()); level != Redis {
+			nodes[0].Begin("k", want, nil).Put(t.Context(), m, time.Hour, 0)
+			if entry, level, _ := late.Begin("k", want, nil).Get(t.Context()); level != Redis {
 				t.Errorf("afterwards there is %v from %s", entry, level)
 			}
 		})
@@ -192,7 +192,7 @@ func TestServerThatIsDownDuringAFlush(t *testing.T) {
 	server := startRedis(t)
 	nodes := nodesOf(t, server, 2)
 	m, want := alice()
-	nodes[1].Begin("k", want, nil).Put(t.Context(), m, time.Hour)
+	nodes[1].Begin("k", want, nil).Put(t.Context(), m, time.Hour, 0)
 	server.signal(syscall.SIGSTOP)
 	start := time.Now()
 	flushed, err := nodes[0].Flush(t.Context(), Scope{KCID: m.KCID}, nil)
@@ -215,7 +215,7 @@ func TestServerThatFreezesLeavesNodesBlindForAWhile(t *testing.T) {
 	const blind = 2 * time.Second
 	s := nodesOf(t, server, 1, func(c *Config) { c.MaxBlind = blind })[0]
 	m, want := alice()
-	s.Begin("k", want, nil).Put(t.Context(), m, time.Hour)
+	s.Begin("k", want, nil).Put(t.Context(), m, time.Hour, 0)
 	server.signal(syscall.SIGSTOP)
 	start := time.Now()
 	eventually(t, "it is blind", func() bool { _, result := s.Memory("k", want); return result == Blind })
@@ -237,7 +237,7 @@ func TestServerSeesNodesWithOtherClocks(t *testing.T) {
 	want.TTL = 2 * time.Hour
 	for i, pair := range [][2]*Store{{behind, ahead}, {ahead, behind}} {
 		writer, flusher := pair[0], pair[1]
-		writer.Begin("k", want, nil).Put(t.Context(), m, time.Hour)
+		writer.Begin("k", want, nil).Put(t.Context(), m, time.Hour, 0)
 		if _, err := flusher.Flush(t.Context(), Scope{Tenant: m.Tenant}, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -248,8 +248,8 @@ func TestServerSeesNodesWithOtherClocks(t *testing.T) {
 			}
 		}
 	}
-	behind.Begin("k", want, nil).Put(t.Context(), m, time.Hour)
-	if _, level := ahead.Begin("k", want, nil).Get(t.Context()); level != Redis {
+	behind.Begin("k", want, nil).Put(t.Context(), m, time.Hour, 0)
+	if _, level, _ := ahead.Begin("k", want, nil).Get(t.Context()); level != Redis {
 		t.Errorf("what was loaded afterwards is not used: %s", level)
 	}
 }
@@ -280,7 +280,7 @@ func TestServerFollowsFlushesOfOtherPrograms(t *testing.T) {
 	s := nodesOf(t, server, 1)[0]
 	m, want := alice()
 	for name, scope := range aliceScopes() {
-		s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+		s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 		e := event{kind: kindFlush, scope: scope}
 		args := []any{"XADD", testLogKey, "MAXLEN", "~", "100000", "*"}
 		for _, field := range e.fields() {
@@ -312,7 +312,7 @@ func TestDestructDoesNotWaitForAFrozenServer(t *testing.T) {
 		t.Errorf("a flush after the end: %v", err)
 	}
 	for i := range 3 {
-		if first, err := s.Claim(t.Context(), fmt.Sprint(i), time.Minute, nil); !first || !errors.Is(err, ErrUnavailable) {
+		if first, err := s.Claim(t.Context(), "owner", fmt.Sprint(i), time.Minute, nil); !first || !errors.Is(err, ErrUnavailable) {
 			t.Errorf("a claim after the end: %t, %v", first, err)
 		}
 	}

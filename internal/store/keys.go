@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"strings"
 	"sync/atomic"
 )
 
@@ -71,12 +72,22 @@ func NewKeys(prefix, namespace string) (*Keys, error) {
 // Member returns the key of one user of one issuer in one tenant. It allocates
 // the key and nothing else for an issuer seen before.
 func (k *Keys) Member(tenant, issuer, kcID string) string {
+	return k.MemberWith(tenant, issuer, kcID, "")
+}
+
+// MemberWith is Member where the resolvers are asked with claims of the token
+// besides: with another digest of them ([Digest]) it is another key. The digest
+// stands behind that of the issuer, with a dot between.
+func (k *Keys) MemberWith(tenant, issuer, kcID, claims string) string {
 	middle, ok := (*k.middles.Load())[issuer]
 	if !ok {
 		middle = k.addIssuer(issuer)
 	}
 	if !plainTenant(tenant) {
 		tenant = disguise(tenant)
+	}
+	if claims != "" {
+		middle = strings.TrimSuffix(middle, separator) + "." + claims + separator
 	}
 	return k.head + tenant + middle + kcID
 }
@@ -112,6 +123,10 @@ func claimKey(prefix, id string) string { return storeKey(prefix, "claim") + sep
 func storeKey(prefix, name string) string {
 	return prefix + separator + formatVersion + separator + name
 }
+
+// Digest returns a digest of texts, in their order, that differs for any other
+// texts: 22 characters of base64url.
+func Digest(texts ...string) string { return digest(texts...) }
 
 // Namespace returns a digest of what makes the answers of one configuration's
 // resolvers different from another's: their identities, in their order.

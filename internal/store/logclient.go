@@ -58,10 +58,15 @@ type redisLog struct {
 	client redis.UniversalClient // of its own: budgets differ from those of look-ups
 	key    string
 	length int64
+	keep   func() int64 // how long the log is to be now, if longer; nil: it is not
 }
 
 func (r *redisLog) append(ctx context.Context, fields []string) (position, error) {
-	id, err := r.client.XAdd(ctx, &redis.XAddArgs{Stream: r.key, MaxLen: r.length, Approx: true, Values: fields}).Result()
+	length := r.length
+	if r.keep != nil {
+		length = max(length, r.keep())
+	}
+	id, err := r.client.XAdd(ctx, &redis.XAddArgs{Stream: r.key, MaxLen: length, Approx: true, Values: fields}).Result()
 	if err != nil {
 		return position{}, err
 	}

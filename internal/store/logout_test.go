@@ -94,8 +94,8 @@ func TestLogoutFlushesTheUserOnce(t *testing.T) {
 	here, there := sharing(t, f, clock.now), sharing(t, f, clock.now)
 	m, want := alice()
 	logout := Logout{testIssuer, "s1", m.KCID, testTime, testTime.Add(time.Hour)}
-	here.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
-	there.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+	here.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
+	there.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 	if news, err := here.Logout(t.Context(), logout, nil); err != nil || !news {
 		t.Fatalf("news %t, error %v", news, err)
 	}
@@ -109,7 +109,7 @@ func TestLogoutFlushesTheUserOnce(t *testing.T) {
 
 	// BL replay: who says it again must not keep her out of the caches
 	for _, s := range []*Store{here, there} {
-		s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+		s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 		events := len(f.ofKind(kindLogout))
 		again := logout
 		again.Until = again.Until.Add(time.Minute) // counted from when it came
@@ -214,7 +214,7 @@ func TestLogoutsThatAreNone(t *testing.T) {
 
 func TestLogoutsAreBounded(t *testing.T) {
 	clock := newTestClock()
-	s := newTestStore(t, Config{Now: clock.now, MaxLogouts: 100})
+	s := newTestStore(t, Config{Now: clock.now, MaxLogouts: 100, MaxLogoutLife: 2001 * time.Minute})
 	for i := range 1000 { // those that end last come first
 		logout := Logout{testIssuer, fmt.Sprint(i), "", testTime, testTime.Add(time.Duration(2000-i) * time.Minute)}
 		if _, err := s.Logout(t.Context(), logout, nil); err != nil {

@@ -28,6 +28,10 @@ type Lookup struct {
 	spent       time.Duration // on Redis so far
 	redisFailed bool          // then it is not asked again
 	level       Level         // that had the entry
+	spare       *Entry        // the best of the stale ones seen on the way
+	spareLevel  Level         // that had it
+	sawRedis    bool          // a value of the key in Redis, whatever it was
+	own         uint64        // height to which this look-up raised its key's fence; 0: it did not
 }
 
 // Begin starts a look-up of the member that want names, whose key is key. It
@@ -47,20 +51,34 @@ func (s *Store) Begin(key string, want Want, observer Observer) *Lookup {
 	return l
 }
 
-// Get returns the entry and the level that had it, or nil and [None]. A level
-// that is broken has nothing; the observer hears why. An entry that came from
-// Redis is in memory soon afterwards.
-func (l *Lookup) Get(ctx context.Context) (*Entry, Level) {
+// Get returns the entry and the level that had it, with [Hit], or a stale one
+// with [Stale], or nil, [None] and [Miss]. A level that is broken has nothing;
+// the observer hears why. An entry that came from Redis is in memory soon
+// afterwards.
+func (l *Lookup) Get(ctx context.Context) (*Entry, Level, Result) {
 	entry, err := l.store.chain.Get(withLookup(ctx, l), l.key)
 	l.tell()
 	// gocache has returned nil without an error before, so look at both.
+	result := Hit
 	if err != nil || entry == nil || l.level == None {
-		return nil, None
+		entry, l.level, result = l.spare, l.spareLevel, Stale
 	}
-	if !l.store.fences.admits(&entry.places, entry.position) {
-		return nil, None // flushed while it was on its way
+	if entry == nil || !l.store.fences.admits(&entry.places, entry.position) {
+		return nil, None, Miss // perhaps flushed while it was on its way
 	}
-	return entry, l.level
+	if result == Stale && l.level == Redis {
+		// The chain promotes what is fresh. This is for the time when neither the
+		// resolver nor Redis answers.
+		l.store.memory.add(l.key, entry, true)
+	}
+	return entry, l.level, result
+}
+
+// offer takes a stale entry in case that no level has a better one.
+func (l *Lookup) offer(entry *Entry, level Level) {
+	if entry != nil && (l.spare == nil || entry.LoadedAt.After(l.spare.LoadedAt)) {
+		l.spare, l.spareLevel = entry, level
+	}
 }
 
 // Overtaken tells whether the member was flushed, or the key deleted, since the
@@ -68,22 +86,27 @@ func (l *Lookup) Get(ctx context.Context) (*Entry, Level) {
 // that, but not to those who joined after it: they need a look-up of their own.
 // Until Put has told which id the application has for the member, a flush by
 // any such id in the tenant counts.
-func (l *Lookup) Overtaken() bool { return !l.store.fences.admits(&l.places, l.position) }
+func (l *Lookup) Overtaken() bool {
+	return !l.store.fences.admitsOwn(&l.places, l.position, l.own)
+}
 
-// Put stores what the resolver answered, for the given life, counted from the
-// beginning of the look-up: in memory at once, in Redis within what is left of
-// the budget. It returns the entry for immediate use.
+// Put stores what the resolver answered, in place of what was stored before: in
+// memory at once, in Redis within what is left of the budget. The entry is fresh
+// for life, counted from the beginning of the look-up, and kept for stale beyond
+// that, for readers whose resolver fails. Put returns it for immediate use.
 //
 // Nothing is stored if m is not the member that was looked for, if life is not
-// positive, or if the member was flushed since the look-up began. No failure to
+// positive, if the member was flushed since the look-up began, or if one that
+// began later has found that there is no such member. No failure to
 // store is one of the request's: the observer hears of it.
-func (l *Lookup) Put(ctx context.Context, m *member.Member, life time.Duration) *Entry {
+func (l *Lookup) Put(ctx context.Context, m *member.Member, life, stale time.Duration) *Entry {
 	entry := &Entry{
 		Member: m,
-		Tenant: l.want.Tenant, Issuer: l.want.Issuer, KCID: l.want.KCID,
+		Tenant: l.want.Tenant, Issuer: l.want.Issuer, KCID: l.want.KCID, Claims: l.want.Claims,
 		LoadedAt: l.began, Expires: l.began.Add(life),
 		position: l.position,
 	}
+	entry.Keep = entry.Expires.Add(max(stale, 0))
 	if m != nil {
 		l.places = l.store.fences.entry(l.key, &l.want, m.ID)
 	}
@@ -93,6 +116,9 @@ func (l *Lookup) Put(ctx context.Context, m *member.Member, life time.Duration) 
 	}
 	rest := entry.Expires.Sub(l.store.now())
 	if rest <= 0 || entry.For(l.want.Tenant, l.want.Issuer, l.want.KCID) != nil {
+		return entry
+	}
+	if l.Overtaken() || !l.store.absent.replace(l) {
 		return entry
 	}
 	// Errors have been observed, and the caller has the entry whatever happens.

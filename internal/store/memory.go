@@ -32,7 +32,7 @@ func newMemoryLevel(maxBytes int64, f *fences, now func() time.Time, clock otter
 		Weigher:       weigh,
 		// The entry alone says when it ends, so no write can lengthen its life.
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *Entry]) time.Duration {
-			return max(e.Value.Expires.Sub(now()), 1)
+			return max(e.Value.Keep.Sub(now()), 1)
 		}),
 		Clock:  clock,
 		Logger: &otter.NoopLogger{}, // it logs panics of callbacks, and ours do not
@@ -43,8 +43,8 @@ func newMemoryLevel(maxBytes int64, f *fences, now func() time.Time, clock otter
 	return &memoryLevel{entries: entries, fences: f, now: now}, nil
 }
 
-// find returns the entry for want, or nil and what is wrong. It takes no lock
-// and allocates nothing on a hit.
+// find returns the entry for want with [Hit] or [Stale], or nil and what is
+// wrong. It takes no lock and allocates nothing on a hit.
 func (m *memoryLevel) find(key string, want *Want) (*Entry, Result) {
 	entry, ok := m.entries.GetIfPresent(key)
 	if !ok {
@@ -53,14 +53,11 @@ func (m *memoryLevel) find(key string, want *Want) (*Entry, Result) {
 	result := Fenced
 	if m.fences.admits(&entry.places, entry.position) {
 		now := m.now()
-		result = entry.judge(want, now)
-		if result == Hit && m.log.blind(now, entry.known) {
-			result = Blind
-		}
+		result = entry.judge(want, now, m.log.blind(now, entry.known))
 	}
 	switch result {
-	case Hit:
-		return entry, Hit
+	case Hit, Stale:
+		return entry, result
 	case Expired, Blind: // it may still serve a more patient reader, or once the log is read again
 	default:
 		m.remove(key)
@@ -71,7 +68,7 @@ func (m *memoryLevel) find(key string, want *Want) (*Entry, Result) {
 // add stores an entry unless a fence refuses it or it has ended. A promoted
 // entry, which was read from Redis a while ago, does not replace a newer one.
 func (m *memoryLevel) add(key string, entry *Entry, promoted bool) bool {
-	if !m.fences.admits(&entry.places, entry.position) || !m.now().Before(entry.Expires) {
+	if !m.fences.admits(&entry.places, entry.position) || !m.now().Before(entry.Keep) {
 		return false
 	}
 	if !promoted {
@@ -106,10 +103,13 @@ func (m *memoryLevel) GetWithTTL(ctx context.Context, key any) (any, time.Durati
 	}
 	entry, result := m.find(k, &l.want)
 	if result != Hit {
+		// A stale one does not end the search: Redis may have what another node
+		// has loaded since.
+		l.offer(entry, Memory)
 		return nil, 0, gocache.NotFoundWithCause(nil)
 	}
 	l.level = Memory
-	return entry, entry.Expires.Sub(m.now()), nil
+	return entry, entry.Keep.Sub(m.now()), nil
 }
 
 // Set implements gocache's StoreInterface. The chain's promotions come on a

@@ -24,8 +24,8 @@ func (l Level) String() string {
 	}
 }
 
-// Result says how looking into one level went. Everything but [Hit] means that
-// the level had nothing that may be used.
+// Result says how looking into one level went. Everything but [Hit] and [Stale]
+// means that the level had nothing that may be used.
 type Result uint8
 
 // The results.
@@ -39,6 +39,7 @@ const (
 	Failed                 // the level could not answer
 	Skipped                // the level was not asked, because its breaker is open
 	Blind                  // flushes may have been missed: the flush log cannot be read, or was not yet
+	Stale                  // the entry is expired or blind, and may be used if the resolver fails
 )
 
 // String returns the result's name as metrics have it.
@@ -60,6 +61,8 @@ func (r Result) String() string {
 		return "skipped"
 	case Blind:
 		return "blind"
+	case Stale:
+		return "stale"
 	default:
 		return "miss"
 	}
@@ -144,7 +147,7 @@ type Observer interface {
 	LogState(state LogState, err error)
 
 	// LogNews tells what was read in the flush log since it was last called for
-	// anybody.
+	// anybody, and of logouts that were forgotten.
 	LogNews(news LogNews)
 }
 

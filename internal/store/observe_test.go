@@ -68,6 +68,7 @@ func (w *witness) LogNews(news LogNews) {
 	w.news.Flushes += news.Flushes
 	w.news.Logouts += news.Logouts
 	w.news.Generations += news.Generations
+	w.news.Evicted += news.Evicted
 	w.news.Malformed += news.Malformed
 	w.news.Repeated += news.Repeated
 	w.news.Collapsed += news.Collapsed

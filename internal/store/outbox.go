@@ -194,12 +194,36 @@ func (g *flushLog) unsent(limit int) []*outgoing {
 			repeated++
 		}
 		item.sending, item.acked = true, false
+		// A new name, because the new primary may give the event the id that it had:
+		// who has read the lost one would not notice that others were lost with it.
+		// Should both stand in the log, the former counts as somebody else's.
+		delete(g.sent.items, item.event.ref)
+		item.event.ref = newRef()
 		items = append(items, item)
+	}
+	for _, item := range items {
+		g.sent.items[item.event.ref] = item
 	}
 	if repeated > 0 {
 		g.news.add(func(n *LogNews) { n.Repeated += repeated })
 	}
 	return items
+}
+
+// logoutWaits tells whether a logout waits to be appended to the log, or to be
+// appended again.
+func (g *flushLog) logoutWaits(t tombstone) bool {
+	if g.logouts.isUnsaid(t) {
+		return true
+	}
+	g.sent.mu.Lock()
+	defer g.sent.mu.Unlock()
+	for _, item := range g.sent.items {
+		if e := &item.event; !item.acked && e.kind == kindLogout && e.logout.sameAs(&t) {
+			return true
+		}
+	}
+	return false
 }
 
 // pending returns how many events Redis has not taken.

@@ -25,14 +25,15 @@ type redisLevel struct {
 	breaker *breaker
 	fences  *fences
 	log     *flushLog
+	sealer  *sealer
 	now     func() time.Time
 	timeout time.Duration // of all operations of one look-up
 }
 
-func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences, log *flushLog) *redisLevel {
+func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences, log *flushLog, s *sealer) *redisLevel {
 	r := &redisLevel{
 		client: client, inner: redisstore.NewRedis(boundedClient{client}),
-		fences: f, log: log, now: cfg.Now, timeout: cfg.Timeout,
+		fences: f, log: log, sealer: s, now: cfg.Now, timeout: cfg.Timeout,
 	}
 	// A key of ours that is never set: rights to read ours are enough for it.
 	key := probeKey(cfg.Prefix)
@@ -58,6 +59,39 @@ func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 	if r.log.followed(r.now()) == nil {
 		return nil, Blind
 	}
+	value, result := r.fetch(ctx, l)
+	if result != Hit {
+		if result == Invalid {
+			r.discard(ctx, l)
+		}
+		l.redisFailed = result == Failed
+		return nil, result
+	}
+	entry, at, err := r.decode(l.key, value)
+	if err != nil {
+		r.discard(ctx, l)
+		return nil, Invalid
+	}
+	now := r.now()
+	result = entry.judge(&l.want, now, false)
+	if result == Mismatch || !now.Before(entry.Keep) {
+		r.discard(ctx, l) // other readers of an entry that only we find old may go on
+	}
+	if result != Hit && result != Stale {
+		return nil, result
+	}
+	// What is read counts as read when the look-up began, so that neither this
+	// look-up nor a promotion that comes later brings back what was flushed.
+	entry.position, entry.known = l.position, known
+	entry.places = r.fences.entry(l.key, &l.want, entry.Member.ID)
+	if !r.admits(l, entry, at) {
+		return nil, Fenced
+	}
+	return entry, result
+}
+
+// fetch reads what stands under the look-up's key, whatever it is.
+func (r *redisLevel) fetch(ctx context.Context, l *Lookup) ([]byte, Result) {
 	value, err := r.do(ctx, l, OpGet, func(ctx context.Context) (any, error) {
 		return r.inner.Get(ctx, l.key)
 	})
@@ -65,35 +99,27 @@ func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 	case isMiss(err):
 		return nil, Miss
 	case redis.HasErrorPrefix(err, "WRONGTYPE"):
-		r.discard(ctx, l)
 		return nil, Invalid
 	case err != nil:
-		l.redisFailed = true
 		return nil, Failed
 	}
+	text, _ := value.(string)
+	l.sawRedis = true
+	return []byte(text), Hit
+}
 
-	encoded, _ := value.(string)
-	entry, at, err := decode([]byte(encoded))
+// decode decrypts, if there are secrets, and decodes.
+func (r *redisLevel) decode(key string, value []byte) (*Entry, mark, error) {
+	plain, err := r.sealer.open(key, value)
 	if err != nil {
-		r.discard(ctx, l)
-		return nil, Invalid
+		return nil, mark{}, err
 	}
-	now := r.now()
-	result := entry.judge(&l.want, now)
-	if result == Mismatch || !now.Before(entry.Expires) {
-		r.discard(ctx, l) // other readers of an entry that only we find old may go on
-	}
-	if result != Hit {
-		return nil, result
-	}
-	// What is read counts as read when the look-up began, so that neither this
-	// look-up nor a promotion that comes later brings back what was flushed.
-	entry.position, entry.known = l.position, known
-	entry.places = r.fences.entry(l.key, &l.want, entry.Member.ID)
-	if !r.log.admits(&entry.places, at) || !r.fences.admits(&entry.places, entry.position) {
-		return nil, Fenced
-	}
-	return entry, Hit
+	return decode(plain)
+}
+
+// admits tells whether no flush known here refuses an entry that was read.
+func (r *redisLevel) admits(l *Lookup, entry *Entry, at mark) bool {
+	return r.log.admits(&entry.places, at) && r.fences.admitsOwn(&entry.places, l.position, l.own)
 }
 
 // discard deletes a value that is of no use to anybody. If that fails, the
@@ -104,7 +130,7 @@ func (r *redisLevel) discard(ctx context.Context, l *Lookup) {
 	})
 }
 
-// write stores an entry for the rest of its life.
+// write stores an entry for as long as it is to be kept.
 func (r *redisLevel) write(ctx context.Context, l *Lookup, entry *Entry) error {
 	switch {
 	case l.redisFailed, !r.breaker.allowsWrites():
@@ -113,12 +139,15 @@ func (r *redisLevel) write(ctx context.Context, l *Lookup, entry *Entry) error {
 		return nil
 	}
 	encoded, err := encode(entry, l.head.mark())
+	if err == nil {
+		encoded, err = r.sealer.seal(l.key, encoded)
+	}
 	if err != nil {
 		l.observer.RedisOp(OpSet, 0, err)
 		return err
 	}
 	// go-redis takes 0 for "keep it for ever" and complains below a millisecond.
-	rest := entry.Expires.Sub(r.now()).Truncate(time.Millisecond)
+	rest := entry.Keep.Sub(r.now()).Truncate(time.Millisecond)
 	if rest <= 0 {
 		return nil
 	}
@@ -238,7 +267,10 @@ func (r *redisLevel) GetWithTTL(ctx context.Context, key any) (any, time.Duratio
 	switch result {
 	case Hit:
 		l.level = Redis
-		return entry, entry.Expires.Sub(r.now()), nil
+		return entry, entry.Keep.Sub(r.now()), nil
+	case Stale:
+		l.offer(entry, Redis)
+		return nil, 0, gocache.NotFoundWithCause(nil)
 	case Failed, Skipped, Blind:
 		return nil, 0, ErrUnavailable
 	default:

@@ -24,15 +24,15 @@ func TestRedisSharesMembersBetweenNodes(t *testing.T) {
 	m, want := alice()
 
 	l := here.Begin("k", want, w)
-	if entry, level := l.Get(t.Context()); entry != nil || level != None {
+	if entry, level, _ := l.Get(t.Context()); entry != nil || level != None {
 		t.Fatalf("an empty Redis has %v", entry)
 	}
-	l.Put(t.Context(), m, time.Minute)
+	l.Put(t.Context(), m, time.Minute, 0)
 	w.expect(t, "here", &w.lookups, "redis miss")
 	w.expect(t, "here", &w.ops, "get ok", "set ok")
 
 	clock.advance(20 * time.Second)
-	entry, level := there.Begin("k", want, w).Get(t.Context())
+	entry, level, _ := there.Begin("k", want, w).Get(t.Context())
 	if level != Redis || !sameEntry(entry, aliceEntry()) {
 		t.Fatalf("got %+v from %s", entry, level)
 	}
@@ -80,7 +80,7 @@ func TestRedisValuesThatMayNotBeUsed(t *testing.T) {
 			s := sharing(t, f, clock.now)
 			_, want := alice()
 			f.set("k", test.value)
-			if entry, level := s.Begin("k", want, w).Get(t.Context()); entry != nil || level != None {
+			if entry, level, _ := s.Begin("k", want, w).Get(t.Context()); entry != nil || level != None {
 				t.Fatalf("got %+v from %s", entry, level)
 			}
 			w.expect(t, "the result", &w.lookups, "redis "+test.want)

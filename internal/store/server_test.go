@@ -19,9 +19,9 @@ import (
 func throughRedis(t *testing.T, s *Store, w *witness) {
 	t.Helper()
 	m, want := alice()
-	s.Begin("k", want, w).Put(t.Context(), m, time.Minute)
+	s.Begin("k", want, w).Put(t.Context(), m, time.Minute, 0)
 	s.memory.remove("k")
-	if entry, level := s.Begin("k", want, w).Get(t.Context()); level != Redis || entry.Member.ID != m.ID {
+	if entry, level, _ := s.Begin("k", want, w).Get(t.Context()); level != Redis || entry.Member.ID != m.ID {
 		t.Fatalf("got %v from %s; errors: %v", entry, level, w.errs)
 	}
 }
@@ -50,14 +50,16 @@ func TestServerKeepsEntriesForTheirLifeOnly(t *testing.T) {
 	}
 }
 
-func TestServerHoldsWrongTypes(t *testing.T) { // CI-025
+func TestServerHoldsWrongTypes(t *testing.T) { t.Run("CI-025", serverHoldsWrongTypes) }
+
+func serverHoldsWrongTypes(t *testing.T) {
 	server := startRedis(t)
 	s, w, client := newTestStore(t, Config{URL: server.url(), Timeout: time.Second}), &witness{}, server.client()
 	_, want := alice()
 	for range 2 * tripAfter {
 		client.Del(t.Context(), "k")
 		client.LPush(t.Context(), "k", "x")
-		if entry, _ := s.Begin("k", want, w).Get(t.Context()); entry != nil {
+		if entry, _, _ := s.Begin("k", want, w).Get(t.Context()); entry != nil {
 			t.Fatalf("got %v", entry)
 		}
 		if n := client.Exists(t.Context(), "k").Val(); n != 0 {
@@ -69,7 +71,9 @@ func TestServerHoldsWrongTypes(t *testing.T) { // CI-025
 	w.expect(t, "states", &w.states)
 }
 
-func TestServerThatFreezes(t *testing.T) { // RD-003
+func TestServerThatFreezes(t *testing.T) { t.Run("RD-003", serverThatFreezes) }
+
+func serverThatFreezes(t *testing.T) {
 	const budget = 200 * time.Millisecond
 	server := startRedis(t)
 	s, w := newTestStore(t, Config{URL: server.url(), Timeout: budget}), &witness{}
@@ -81,7 +85,7 @@ func TestServerThatFreezes(t *testing.T) { // RD-003
 		start := time.Now()
 		l := s.Begin(fmt.Sprint(i), want, w)
 		l.Get(t.Context())
-		l.Put(t.Context(), m, time.Minute)
+		l.Put(t.Context(), m, time.Minute, 0)
 		return time.Since(start)
 	}
 	for i := range tripAfter {
@@ -101,13 +105,17 @@ func TestServerThatFreezes(t *testing.T) { // RD-003
 	server.signal(syscall.SIGCONT)
 	eventually(t, "Redis is used again", func() bool {
 		s.memory.remove("k")
-		_, level := s.Begin("k", want, w).Get(t.Context())
+		_, level, _ := s.Begin("k", want, w).Get(t.Context())
 		return level == Redis
 	})
 	w.expect(t, "states", &w.states, "up")
 }
 
-func TestServerThatIsKilledAndComesBack(t *testing.T) { // RD-002, RD-014
+func TestServerThatIsKilledAndComesBack(t *testing.T) {
+	t.Run("RD-002 RD-014", serverThatIsKilledAndComesBack)
+}
+
+func serverThatIsKilledAndComesBack(t *testing.T) {
 	server := startRedis(t)
 	s, w := newTestStore(t, Config{URL: server.url(), Timeout: 200 * time.Millisecond}), &witness{}
 	throughRedis(t, s, w)
@@ -151,9 +159,9 @@ func TestServerThatRefusesWrites(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 * tripAfter {
-				s.Begin("other", want, w).Put(t.Context(), m, time.Minute)
+				s.Begin("other", want, w).Put(t.Context(), m, time.Minute, 0)
 				s.memory.remove("k")
-				if _, level := s.Begin("k", want, w).Get(t.Context()); level != Redis && level != Memory {
+				if _, level, _ := s.Begin("k", want, w).Get(t.Context()); level != Redis && level != Memory {
 					t.Fatalf("it is not read: %v", w.errs)
 				}
 			}
@@ -189,7 +197,9 @@ func TestServerThatAnswersPingButNoRead(t *testing.T) {
 	}
 }
 
-func TestServerWithUsers(t *testing.T) { // RD-006
+func TestServerWithUsers(t *testing.T) { t.Run("RD-006", serverWithUsers) }
+
+func serverWithUsers(t *testing.T) {
 	const password = "p@ss/w:rd#%?"
 	server := startRedis(t, "--user", "kca", "on", ">"+password, "~kca:*", "-@all", "+getrange", "+set", "+unlink",
 		"+xadd", "+xrange", "+xread",
@@ -202,9 +212,9 @@ func TestServerWithUsers(t *testing.T) { // RD-006
 
 	w := &witness{}
 	s := newTestStore(t, Config{URL: "redis://" + login + "@" + address, Timeout: time.Second})
-	s.Begin(key, want, w).Put(t.Context(), m, time.Minute)
+	s.Begin(key, want, w).Put(t.Context(), m, time.Minute, 0)
 	s.memory.remove(key)
-	if _, level := s.Begin(key, want, w).Get(t.Context()); level != Redis {
+	if _, level, _ := s.Begin(key, want, w).Get(t.Context()); level != Redis {
 		t.Fatalf("a user with these rights reads from %s: %v", level, w.errs)
 	}
 	if err := s.Delete(t.Context(), key, w); err != nil {
@@ -232,7 +242,9 @@ func TestServerOnASocket(t *testing.T) {
 	}
 }
 
-func TestServerWithTLS(t *testing.T) { // RD-016
+func TestServerWithTLS(t *testing.T) { t.Run("RD-016", serverWithTLS) }
+
+func serverWithTLS(t *testing.T) {
 	certFile, keyFile, roots := selfSigned(t)
 	port := freePort(t)
 	startRedis(t, "--tls-port", strconv.Itoa(port), "--tls-cert-file", certFile, "--tls-key-file", keyFile,

@@ -16,15 +16,25 @@ import (
 
 // Config is all that makes one store different from another.
 type Config struct {
-	// URL says where the shared level is: redis://[user:password@]host:port/db,
-	// rediss:// for TLS, unix:///path?db=0. With "" or memory:// there is none.
+	// URL says where the shared level is: a server as redis://host:6379/0 or
+	// unix:///path?db=0, redis+sentinel://host:26379,…/master or
+	// redis+cluster://host:6379,…; rediss instead of redis for TLS, and a user
+	// and password before the first host. With "" or memory:// there is none.
 	URL string
+
+	// Secrets encrypt and authenticate what is stored in Redis. The first is
+	// written with, all are read with. Events of the flush log are not encrypted.
+	// At least 16 bytes each. Default: none.
+	Secrets []string
 
 	// Prefix begins the keys of this store; see [NewKeys]. Default: "kca".
 	Prefix string
 
 	// MemoryBytes is about how much memory entries may use. Default: 64 MiB.
 	MemoryBytes int64
+
+	// AbsentBytes is about how much memory unknown users may use. Default: 4 MiB.
+	AbsentBytes int64
 
 	// Timeout is the time that all Redis operations of one look-up have
 	// together. Default: 50 ms.
@@ -40,16 +50,26 @@ type Config struct {
 	// Default: 100000.
 	LogLength int64
 
-	// MaxLogouts is how many logouts are remembered; those that end first are
-	// forgotten first. Default: 50000.
+	// MaxLogouts is how many logouts are remembered, at about 90 bytes each. With
+	// more, those are forgotten that end first of the issuer with the most, and
+	// counted. Default: 500000.
 	MaxLogouts int
 
-	// MaxClaims is how many ids may be claimed at a time. Default: 100000.
+	// MaxLogoutLife is how long a logout lasts at most, whoever tells of it: as
+	// long as tokens are good, and the leeway. Default: 24 h and 10 min.
+	MaxLogoutLife time.Duration
+
+	// MaxClaims is how many ids may be claimed at a time, by one owner a hundredth
+	// of them or 100. Default: 100000.
 	MaxClaims int
 
 	// TLS is how to connect to a rediss:// URL. Its ServerName defaults to the
 	// URL's host, its minimum version to TLS 1.2. Default: the system's roots.
 	TLS *tls.Config
+
+	// Lazy has the store connect to nothing before [Store.Start] is called: for
+	// configurations that are made to be checked, and never serve.
+	Lazy bool
 
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
@@ -61,6 +81,7 @@ type Config struct {
 // Store is one configured store. It is safe for concurrent use.
 type Store struct {
 	memory *memoryLevel
+	absent *absences
 	redis  *redisLevel // nil without one
 	chain  *cache.ChainCache[*Entry]
 	log    *flushLog // nil without Redis
@@ -81,6 +102,10 @@ func New(cfg Config) (*Store, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
+	sealer, err := newSealer(cfg.Secrets)
+	if err != nil {
+		return nil, err
+	}
 	var clock otter.Clock // nil: otter's own, which is the same as ours
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -92,8 +117,12 @@ func New(cfg Config) (*Store, error) {
 		logouts: newLogouts(cfg.MaxLogouts), claims: newClaims(cfg.MaxClaims),
 	}
 
-	var err error
+	s.logouts.life = cfg.MaxLogoutLife
 	if s.memory, err = newMemoryLevel(cfg.MemoryBytes, s.fences, cfg.Now, clock); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if s.absent, err = newAbsences(cfg.AbsentBytes, s.fences, cfg.Now, clock); err != nil {
+		s.memory.close()
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	levels := []cache.SetterCacheInterface[*Entry]{cache.New[*Entry](s.memory)}
@@ -101,31 +130,42 @@ func New(cfg Config) (*Store, error) {
 		client, logClient, err := newClients(&cfg)
 		if err != nil {
 			s.memory.close()
+			s.absent.close()
 			return nil, err
 		}
 		s.log = newFlushLog(logClient, &cfg, cfg.Now(), s.fences, s.logouts)
-		s.memory.log = s.log
-		s.redis = newRedisLevel(client, &cfg, s.fences, s.log)
+		s.memory.log, s.absent.log = s.log, s.log
+		s.redis = newRedisLevel(client, &cfg, s.fences, s.log, sealer)
 		s.log.check = s.redis.breaker.check
 		levels = append(levels, cache.New[*Entry](s.redis))
 	}
 	s.chain = cache.NewChain(levels...)
 	s.destruct = sync.OnceValue(s.close)
-	if s.log != nil {
-		s.log.start()
+	if !cfg.Lazy {
+		s.Start()
 	}
 	return s, nil
 }
 
-func (c *Config) shared() bool { return c.URL != "" && c.URL != "memory://" }
+// Start begins to follow the flush log, if there is one, without waiting for
+// it. It does nothing unless [Config.Lazy] is set, and only once.
+func (s *Store) Start() {
+	if s.log != nil {
+		s.log.start()
+	}
+}
+
+func (c *Config) shared() bool { return c.URL != "" && c.URL != memoryURL }
 
 // complete fills in defaults and refuses what cannot be meant.
 func (c *Config) complete() error {
 	switch {
-	case c.MemoryBytes < 0:
+	case c.MemoryBytes < 0, c.AbsentBytes < 0:
 		return errors.New("store: the size of memory is negative")
 	case c.Timeout < 0:
 		return errors.New("store: the timeout is negative")
+	case c.MaxLogoutLife < 0:
+		return errors.New("store: the life of logouts is negative")
 	case c.MaxBlind != 0 && c.MaxBlind < minMaxBlind:
 		return fmt.Errorf("store: max_blind is less than %v, which reading the flush log may take", minMaxBlind)
 	case c.LogLength < 0 || c.MaxLogouts < 0 || c.MaxClaims < 0:
@@ -138,10 +178,12 @@ func (c *Config) complete() error {
 		return fmt.Errorf("store: %w", err)
 	}
 	c.MemoryBytes = cmp.Or(c.MemoryBytes, DefaultMemoryBytes)
+	c.AbsentBytes = cmp.Or(c.AbsentBytes, DefaultAbsentBytes)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	c.MaxBlind = cmp.Or(c.MaxBlind, DefaultMaxBlind)
 	c.LogLength = cmp.Or(c.LogLength, DefaultLogLength)
 	c.MaxLogouts = cmp.Or(c.MaxLogouts, DefaultMaxLogouts)
+	c.MaxLogoutLife = cmp.Or(c.MaxLogoutLife, DefaultMaxLogoutLife)
 	c.MaxClaims = cmp.Or(c.MaxClaims, DefaultMaxClaims)
 	return nil
 }
@@ -156,8 +198,8 @@ func (c injectedClock) NowNano() int64 { return c().UnixNano() }
 // Tick implements otter's Clock.
 func (c injectedClock) Tick(time.Duration) <-chan time.Time { return nil }
 
-// Memory returns the entry for want that is in memory under key. The result
-// tells why there is none; it is [Hit] if and only if there is one.
+// Memory returns the entry for want that is in memory under key, with [Hit] or
+// [Stale]. Otherwise there is none, and the result tells why.
 func (s *Store) Memory(key string, want Want) (*Entry, Result) {
 	return s.memory.find(key, &want)
 }
@@ -178,6 +220,7 @@ func (s *Store) Delete(ctx context.Context, key string, observer Observer) error
 
 // tell lets one observer know of what happened while there was none.
 func (s *Store) tell(observer Observer) {
+	s.logouts.tell(observer)
 	if s.redis != nil {
 		s.redis.breaker.tell(observer)
 		s.log.news.tell(observer)
@@ -192,14 +235,21 @@ type Stats struct {
 	// Bytes is about how much memory they use, MaxBytes how much they may.
 	Bytes, MaxBytes uint64
 
+	// Absent is about how many unknown users are in memory.
+	Absent int
+
 	// Shared tells whether there is a Redis level, Redis its state.
 	Shared bool
 	Redis  State
 
 	// Flushes is how often [Store.Flush] was called, Logouts how many logouts
-	// are remembered.
-	Flushes uint64
-	Logouts int
+	// are remembered, LogoutsEvicted how many were forgotten before their end.
+	Flushes        uint64
+	Logouts        int
+	LogoutsEvicted uint64
+
+	// LogoutsKnown is what [Store.LogoutsKnown] says.
+	LogoutsKnown bool
 
 	// Log is how this node follows the flush log, if there is a Redis level.
 	Log LogStats
@@ -211,8 +261,12 @@ func (s *Store) Stats() Stats {
 		Entries:  s.memory.entries.EstimatedSize(),
 		Bytes:    s.memory.entries.WeightedSize(),
 		MaxBytes: s.memory.entries.GetMaximum(),
+		Absent:   s.absent.entries.EstimatedSize(),
 		Flushes:  s.flushed.Load(),
 		Logouts:  s.logouts.len(),
+
+		LogoutsEvicted: s.logouts.evicted.Load(),
+		LogoutsKnown:   s.LogoutsKnown(),
 	}
 	if s.redis != nil {
 		stats.Shared = true
@@ -238,5 +292,6 @@ func (s *Store) close() error {
 		errs = append(errs, s.redis.client.Close())
 	}
 	s.memory.close()
+	s.absent.close()
 	return errors.Join(errs...)
 }

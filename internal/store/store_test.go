@@ -18,7 +18,7 @@ func TestDeletionWins(t *testing.T) {
 	tests := map[string]func(t *testing.T, s *Store, f *fakeRedis, deletion func()){
 		"over what is in both levels": func(t *testing.T, s *Store, _ *fakeRedis, deletion func()) {
 			m, want := alice()
-			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 			deletion()
 		},
 		"over a load that began before": func(t *testing.T, s *Store, f *fakeRedis, deletion func()) {
@@ -28,7 +28,7 @@ func TestDeletionWins(t *testing.T) {
 			if !l.Overtaken() {
 				t.Error("the look-up does not know that it was overtaken")
 			}
-			l.Put(t.Context(), m, time.Minute)
+			l.Put(t.Context(), m, time.Minute, 0)
 			if n := f.count("SET") + s.Stats().Entries; n > 0 {
 				t.Error("it was stored, if only for a moment")
 			}
@@ -45,7 +45,7 @@ func TestDeletionWins(t *testing.T) {
 				}
 			})
 			w := &witness{}
-			if entry, level := s.Begin("k", want, w).Get(t.Context()); entry != nil || level != None {
+			if entry, level, _ := s.Begin("k", want, w).Get(t.Context()); entry != nil || level != None {
 				t.Errorf("the read returns %v from %s", entry, level)
 			}
 			w.expect(t, "the read", &w.lookups, "redis fenced")
@@ -58,7 +58,7 @@ func TestDeletionWins(t *testing.T) {
 			f.set("k", aliceText)
 			f.on(func(args []string) {
 				if args[0] == "UNLINK" {
-					if _, level := s.Begin("k", want, nil).Get(t.Context()); level != Redis {
+					if _, level, _ := s.Begin("k", want, nil).Get(t.Context()); level != Redis {
 						t.Errorf("the case is not what it should be: %s", level)
 					}
 				}
@@ -73,12 +73,12 @@ func TestDeletionWins(t *testing.T) {
 					once.Do(deletion)
 				}
 			})
-			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+			s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 		},
 		"over a promotion that waits": func(t *testing.T, s *Store, f *fakeRedis, deletion func()) {
 			_, want := alice()
 			f.set("k", aliceText)
-			entry, level := s.Begin("k", want, nil).Get(t.Context())
+			entry, level, _ := s.Begin("k", want, nil).Get(t.Context())
 			if level != Redis {
 				t.Fatalf("the case is not what it should be: %s", level)
 			}
@@ -106,7 +106,7 @@ func TestDeletionWins(t *testing.T) {
 			if _, ok := f.get("k"); ok {
 				t.Error("Redis still has her")
 			}
-			if entry, level := s.Begin("k", want, nil).Get(t.Context()); entry != nil {
+			if entry, level, _ := s.Begin("k", want, nil).Get(t.Context()); entry != nil {
 				t.Errorf("%s still has her", level)
 			}
 			_ = s.Destruct() // carries out what promotions are left
@@ -126,12 +126,12 @@ func TestAMemberCanComeBackAfterDeletion(t *testing.T) {
 		if err := s.Delete(t.Context(), "k", nil); err != nil {
 			t.Fatal(err)
 		}
-		s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+		s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 		if _, result := s.Memory("k", want); result != Hit {
 			t.Fatalf("memory: %s", result)
 		}
 		s.memory.remove("k")
-		if _, level := s.Begin("k", want, nil).Get(t.Context()); level != Redis {
+		if _, level, _ := s.Begin("k", want, nil).Get(t.Context()); level != Redis {
 			t.Fatalf("level: %s", level)
 		}
 	}
@@ -141,7 +141,7 @@ func TestDeletionThatFailsSaysSo(t *testing.T) {
 	f, w := newFakeRedis(t), &witness{}
 	s := newTestStore(t, Config{URL: f.url(), Timeout: 200 * time.Millisecond})
 	m, want := alice()
-	s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+	s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 	f.answer("-READONLY You can't write against a read only replica.", "UNLINK")
 	if err := s.Delete(t.Context(), "k", w); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "READONLY") {
 		t.Errorf("error is %v", err)
@@ -167,10 +167,10 @@ func TestMemoryOnlyStore(t *testing.T) {
 		s, w := newTestStore(t, Config{URL: url}), &witness{}
 		m, want := alice()
 		l := s.Begin("k", want, w)
-		if entry, level := l.Get(t.Context()); entry != nil || level != None {
+		if entry, level, _ := l.Get(t.Context()); entry != nil || level != None {
 			t.Errorf("got %v from %s", entry, level)
 		}
-		l.Put(t.Context(), m, time.Minute)
+		l.Put(t.Context(), m, time.Minute, 0)
 		if _, result := s.Memory("k", want); result != Hit {
 			t.Errorf("memory: %s", result)
 		}
@@ -181,7 +181,7 @@ func TestMemoryOnlyStore(t *testing.T) {
 		if _, result := s.Memory("k", want); result == Hit {
 			t.Error("memory still has it")
 		}
-		late.Put(t.Context(), m, time.Minute)
+		late.Put(t.Context(), m, time.Minute, 0)
 		if _, result := s.Memory("k", want); result == Hit {
 			t.Error("a load that began before the deletion brings it back")
 		}
@@ -197,7 +197,7 @@ func TestDestructedStoreIsHarmless(t *testing.T) {
 	f, w := newFakeRedis(t), &witness{}
 	s := newTestStore(t, Config{URL: f.url(), Timeout: time.Second})
 	m, want := alice()
-	s.Begin("k", want, nil).Put(t.Context(), m, time.Minute)
+	s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 	s.Begin("other", want, nil).Get(t.Context())
 	for range 2 {
 		if err := s.Destruct(); err != nil {
@@ -209,10 +209,10 @@ func TestDestructedStoreIsHarmless(t *testing.T) {
 	}
 	for i := range 20 {
 		l := s.Begin(fmt.Sprint(i), want, w)
-		if entry, level := l.Get(t.Context()); entry != nil || level != None {
+		if entry, level, _ := l.Get(t.Context()); entry != nil || level != None {
 			t.Errorf("got %v from %s", entry, level)
 		}
-		l.Put(t.Context(), m, time.Minute)
+		l.Put(t.Context(), m, time.Minute, 0)
 		if _, result := s.Memory(fmt.Sprint(i), want); result != Hit {
 			t.Errorf("memory: %s", result)
 		}
@@ -255,7 +255,7 @@ func TestDestructDuringUse(t *testing.T) {
 				}
 				l := s.Begin("shared", want, &witness{})
 				l.Get(t.Context())
-				s.Begin(fmt.Sprint(i%100), want, nil).Put(t.Context(), m, time.Minute)
+				s.Begin(fmt.Sprint(i%100), want, nil).Put(t.Context(), m, time.Minute, 0)
 				_ = s.Delete(t.Context(), "shared", nil)
 				s.Memory("shared", want)
 				s.Stats()
@@ -292,7 +292,7 @@ func TestStoresLeaveNothingBehind(t *testing.T) {
 		for range tripAfter {
 			l := s.Begin("k", want, nil)
 			l.Get(t.Context())
-			l.Put(t.Context(), m, time.Minute)
+			l.Put(t.Context(), m, time.Minute, 0)
 			s.memory.remove("k")
 		}
 		f.answer("", "GETRANGE")
@@ -320,7 +320,9 @@ func TestNewDoesNotWaitForRedis(t *testing.T) {
 	}
 }
 
-func TestPoisonedRedisYieldsNobodyElse(t *testing.T) { // CI-027
+func TestPoisonedRedisYieldsNobodyElse(t *testing.T) { t.Run("CI-027", poisonedRedisYieldsNobodyElse) }
+
+func poisonedRedisYieldsNobodyElse(t *testing.T) {
 	f, clock, w := newFakeRedis(t), newTestClock(), &witness{}
 	s := newTestStore(t, Config{URL: f.url(), Now: clock.now, Timeout: 5 * time.Second})
 	keys := newTestKeys(t)
@@ -337,17 +339,17 @@ func TestPoisonedRedisYieldsNobodyElse(t *testing.T) { // CI-027
 			_, other := of(people[(i+shift)%len(people)])
 			value := mustEncode(t, &Entry{
 				Member: other, Tenant: other.Tenant, Issuer: testIssuer, KCID: other.KCID,
-				LoadedAt: testTime, Expires: testTime.Add(time.Minute),
+				LoadedAt: testTime, Expires: testTime.Add(time.Minute), Keep: testTime.Add(time.Minute),
 			})
 			f.set(key, string(value))
 		}
 		for _, person := range people {
 			key, own := of(person)
 			l := s.Begin(key, person, w)
-			if entry, level := l.Get(t.Context()); entry != nil {
+			if entry, level, _ := l.Get(t.Context()); entry != nil {
 				t.Fatalf("%v gets %v from %s", person, entry.Member, level)
 			}
-			l.Put(t.Context(), own, time.Minute)
+			l.Put(t.Context(), own, time.Minute, 0)
 			if entry, _ := s.Memory(key, person); entry == nil || entry.Member != own {
 				t.Fatalf("%v is not who they are", person)
 			}

@@ -13,9 +13,6 @@ const (
 	// readBudget bounds one reading of the log, connecting included.
 	readBudget = dialTimeout + 500*time.Millisecond
 
-	// pageSize is how many events are read at once.
-	pageSize = 1000
-
 	// The pause after a failure. It doubles from one to the other.
 	minTailPause = 100 * time.Millisecond
 	maxTailPause = time.Second
@@ -26,9 +23,8 @@ const (
 	pollFor   = 10 * time.Second
 
 	// sendAtOnce is how many waiting events are sent before the log is read
-	// again, saidAtOnce how many logouts.
+	// again.
 	sendAtOnce = 256
-	saidAtOnce = 64
 )
 
 // tail is the one goroutine that follows the log. It does not ask the breaker
@@ -45,6 +41,9 @@ type tail struct {
 
 	pollUntil  time.Time
 	quietUntil time.Time // nothing is appended before that, because it failed
+
+	pages   pageSizer
+	resayer resayer
 }
 
 func (t *tail) run() {
@@ -105,7 +104,7 @@ func (t *tail) catchUp(ctx context.Context) (int, error) {
 	}
 	for n := 0; ; {
 		start := t.log.now()
-		page, err := t.page(ctx)
+		page, more, err := t.page(ctx)
 		if err != nil {
 			return n, err
 		}
@@ -113,28 +112,32 @@ func (t *tail) catchUp(ctx context.Context) (int, error) {
 			t.apply(r)
 		}
 		n += len(page)
-		if len(page) < pageSize {
+		if !more {
 			t.log.fresh.Store(t.log.elapsed(start))
 			return n, nil
 		}
 	}
 }
 
-// page returns events after the last one, which it finds where it was.
-func (t *tail) page(ctx context.Context) (page []record, err error) {
+// page returns events after the last one, which it finds where it was, and
+// whether there may be more of them.
+func (t *tail) page(ctx context.Context) (page []record, more bool, err error) {
+	size := t.pages.next()
 	err = t.within(ctx, func(ctx context.Context) error {
-		page, err = t.log.client.read(ctx, t.last.at, pageSize+1)
+		page, err = t.log.client.read(ctx, t.last.at, size+1)
 		return err
 	})
+	t.pages.was(page, err)
+	more = len(page) == size+1
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, false, err
 	case t.last.fields == nil:
-		return page[:min(len(page), pageSize)], nil
+		return page[:min(len(page), size)], more, nil
 	case len(page) == 0 || !page[0].same(t.last):
-		return nil, errLost
+		return nil, false, errLost
 	default:
-		return page[1:], nil
+		return page[1:], more, nil
 	}
 }
 
@@ -151,9 +154,12 @@ func (t *tail) apply(r record) {
 		t.known = e.generation
 		g.fences.raise(g.fences.scope(Scope{All: true})...)
 		g.news.add(func(n *LogNews) { n.Generations++ })
+		t.resayer.firstAt = g.now() // who began it found none: the log may have been trimmed
 	case kindLogout:
-		news := g.logouts.add(e.logout, g.now())
-		g.logouts.said(e.logout)
+		if t.fromTheFuture(&e, r) {
+			break
+		}
+		news := g.logouts.learn(e.logout, r.at.packedDown(), g.now())
 		if news {
 			g.news.add(func(n *LogNews) { n.Logouts++ })
 		}
@@ -168,6 +174,7 @@ func (t *tail) apply(r record) {
 	}
 	g.head.Store(&head{h.generation, r.at})
 	t.last = r
+	t.resayer.read(r.at)
 	if own {
 		g.seen(&e)
 	}
@@ -188,9 +195,22 @@ func (t *tail) flush(in *generation, e *event, at position, own bool) {
 func (t *tail) parse(r record) event {
 	e, err := parseEvent(r.fields)
 	if err != nil {
-		t.log.news.add(func(n *LogNews) { n.Malformed++; n.MalformedAt = r.at.String() })
+		t.malformed(r)
 	}
 	return e
+}
+
+func (t *tail) malformed(r record) {
+	t.log.news.add(func(n *LogNews) { n.Malformed++; n.MalformedAt = r.at.String() })
+}
+
+// fromTheFuture tells whether a logout is to be ignored for its iat.
+func (t *tail) fromTheFuture(e *event, r record) bool {
+	ahead := e.logout.ahead(t.log.now())
+	if ahead {
+		t.malformed(r)
+	}
+	return ahead
 }
 
 // begin reads the log from its beginning: at the start, and after events were
@@ -203,7 +223,7 @@ func (t *tail) begin(ctx context.Context) (int, error) {
 	if lost != "" {
 		g.head.Store(nil)
 	}
-	b := beginning{tail: t, logouts: map[stoneKey]tombstone{}}
+	b := beginning{tail: t}
 	defer func() {
 		if g.head.Load() == nil {
 			t.last = record{} // what was read led nowhere
@@ -213,16 +233,22 @@ func (t *tail) begin(ctx context.Context) (int, error) {
 	var start time.Time
 	for appended := false; ; {
 		start = g.now()
-		page, err := t.page(ctx)
+		page, more, err := t.page(ctx)
 		if err != nil {
 			return 0, err
+		}
+		if !b.answered {
+			b.answered = true
+			g.logouts.forget()
+			t.resayer.restart(start)
 		}
 		for _, r := range page {
 			b.apply(r)
 		}
-		if len(page) == pageSize {
+		if more {
 			continue
 		}
+		g.logoutsKnown.Store(true)
 		if b.generation != nil && b.generation.id != lost {
 			break
 		}
@@ -244,7 +270,7 @@ func (t *tail) begin(ctx context.Context) (int, error) {
 	t.known = b.generation.id
 	g.fresh.Store(g.elapsed(start))
 	g.news.add(func(n *LogNews) { n.Generations++ })
-	g.logouts.missing(b.logouts)
+	g.logouts.missing()
 	for _, e := range b.own {
 		g.seen(&e)
 	}
@@ -254,8 +280,8 @@ func (t *tail) begin(ctx context.Context) (int, error) {
 // beginning is what is known of a log while it is read from its beginning.
 type beginning struct {
 	tail       *tail
+	answered   bool
 	generation *generation
-	logouts    map[stoneKey]tombstone
 	own        []event
 	read       int
 }
@@ -270,10 +296,8 @@ func (b *beginning) apply(r record) {
 			b.generation.restart(e.generation, r.at)
 		}
 	case kindLogout:
-		g.logouts.add(e.logout, g.now())
-		key := g.logouts.keyOf(&e.logout)
-		if there, ok := b.logouts[key]; !ok || there.issuedAt <= e.logout.issuedAt {
-			b.logouts[key] = e.logout
+		if !b.tail.fromTheFuture(&e, r) {
+			g.logouts.learn(e.logout, r.at.packedDown(), g.now())
 		}
 	}
 	if e.flushes() && b.generation != nil {
@@ -285,6 +309,7 @@ func (b *beginning) apply(r record) {
 		b.own = append(b.own, e)
 	}
 	b.tail.last = r
+	b.tail.resayer.read(r.at)
 	b.read++
 }
 
@@ -302,16 +327,7 @@ func (t *tail) deliver(ctx context.Context) {
 		}
 		g.sendDone(item, t.append(ctx, &item.event))
 	}
-	for _, stone := range g.logouts.unsaidOnes(saidAtOnce, g.now()) {
-		if t.quietUntil.After(time.Now()) {
-			return
-		}
-		e := logoutEvent(stone)
-		if t.append(ctx, &e) == nil {
-			g.logouts.said(stone)
-			g.news.add(func(n *LogNews) { n.Repeated++ })
-		}
-	}
+	t.resay(ctx)
 }
 
 func (t *tail) append(ctx context.Context, e *event) error {
