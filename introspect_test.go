@@ -3,6 +3,8 @@ package keycloakcacheauth
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +12,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
 )
@@ -42,6 +48,7 @@ func (e *introspectionEndpoint) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case e.status != 0:
 		w.WriteHeader(e.status)
+		_, _ = io.WriteString(w, secret+" "+r.PostFormValue("token")) // as verbose servers do
 		return
 	case client != "gateway" || secret != introspectionSecret:
 		w.WriteHeader(http.StatusUnauthorized)
@@ -90,9 +97,11 @@ func (e *introspectionEndpoint) use(h *Handler) {
 }
 
 // lightweight returns a lightweight access token of alice's.
-func (s *site) lightweight() string {
-	return s.token("alice", kctest.Without("sub", "aud", "preferred_username", "realm_access", "resource_access", "email"),
-		kctest.Claim("jti", "onlt:1"), kctest.Claim("sid", "session-1"))
+func (s *site) lightweight(options ...kctest.Option) string {
+	return s.token("alice", append([]kctest.Option{
+		kctest.Without("sub", "aud", "preferred_username", "realm_access", "resource_access", "email"),
+		kctest.Claim("jti", "onlt:1"), kctest.Claim("sid", "session-1"),
+	}, options...)...)
 }
 
 func TestIntrospection(t *testing.T) {
@@ -201,29 +210,113 @@ func TestIntrospectionDown(t *testing.T) {
 	})
 }
 
+// introspectionLines returns the lines with which a handler tells that tokens cannot
+// be introspected, and that they can again.
+func introspectionLines(logs *observer.ObservedLogs) (failed, again int) {
+	failed = logs.FilterMessageSnippet("cannot be introspected").FilterLevelExact(zapcore.ErrorLevel).Len()
+	again = logs.FilterMessageSnippet("introspected again").FilterLevelExact(zapcore.InfoLevel).Len()
+	return failed, again
+}
+
 // Neither the client's secret nor a token is in any log line, whatever goes
 // wrong.
 func TestIntrospectionKeepsSecrets(t *testing.T) {
 	s := newSite(t)
+	const opaque = "an-opaque-token-that-nobody-may-read"
+	light := s.lightweight()
+	for _, status := range []int{302, 400, 401, 403, 404, 500, 503} {
+		for kind, raw := range map[string]string{"an opaque token": opaque, "a lightweight token": light} {
+			t.Run(fmt.Sprint(kind, " and status ", status), func(t *testing.T) {
+				endpoint := newIntrospectionEndpoint(t)
+				h, logs := load(t, s.config(endpoint.use))
+				h.introspects.logger = h.logger
+				endpoint.fail(status)
+				send(t, h, bearer(raw, "t1"))
+				if failed, _ := introspectionLines(logs); failed != 1 {
+					t.Errorf("%d lines tell of the failure, want 1: %v", failed, logs.All())
+				}
+				for _, entry := range logs.All() {
+					line, err := json.Marshal(entry.ContextMap())
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, secret := range []string{introspectionSecret, raw} {
+						if strings.Contains(entry.Message+string(line), secret) {
+							t.Errorf("a line holds %q: %s %s", secret, entry.Message, line)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// What a shared client sees arrives at the configuration whose request made it
+// ask: each question in the metric, and each outage as one line.
+func TestIntrospectionIsObserved(t *testing.T) {
+	s := newSite(t)
 	endpoint := newIntrospectionEndpoint(t)
 	h, logs := load(t, s.config(endpoint.use))
 	h.introspects.logger = h.logger
-	const opaque = "an-opaque-token-that-nobody-may-read"
-	for _, status := range []int{400, 401, 403, 500, 503} {
-		endpoint.fail(status)
-		send(t, h, bearer(opaque, "t1"))
-	}
-	for _, entry := range logs.All() {
-		line, err := json.Marshal(entry.ContextMap())
-		if err != nil {
-			t.Fatal(err)
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(h.metrics.introspect)
+	wantCounted := func(when string, want map[string]uint64) {
+		t.Helper()
+		families, err := reg.Gather()
+		if err != nil || len(families) != 1 {
+			t.Fatalf("%s: %d metrics, %v", when, len(families), err)
 		}
-		for _, secret := range []string{introspectionSecret, opaque} {
-			if strings.Contains(entry.Message+string(line), secret) {
-				t.Errorf("a line holds %q: %s %s", secret, entry.Message, line)
-			}
+		if name := families[0].GetName(); name != "caddy_keycloak_cache_auth_introspection_duration_seconds" {
+			t.Errorf("the metric is %s", name)
+		}
+		got := make(map[string]uint64)
+		for _, series := range families[0].GetMetric() {
+			got[series.GetLabel()[0].GetValue()] = series.GetHistogram().GetSampleCount()
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: counted %v, want %v", when, got, want)
 		}
 	}
+	wantLines := func(when string, failed, again int) {
+		t.Helper()
+		if gotFailed, gotAgain := introspectionLines(logs); gotFailed != failed || gotAgain != again {
+			t.Errorf("%s: %d error lines and %d of recovery, want %d and %d", when, gotFailed, gotAgain, failed, again)
+		}
+	}
+
+	endpoint.know("known", s.introspected("alice", nil))
+	for range 3 { // of which one asks
+		send(t, h, bearer("known", "t1"))
+		send(t, h, bearer("invented", "t1"))
+	}
+	wantCounted("while it works", map[string]uint64{"active": 1, "inactive": 1})
+	wantLines("while it works", 0, 0)
+
+	made := 0
+	newLightweight := func() string {
+		made++
+		return s.lightweight(kctest.Claim("jti", fmt.Sprint("onlt:new", made)))
+	}
+	for outage := 1; outage <= 2; outage++ {
+		when := fmt.Sprint("outage ", outage)
+		endpoint.fail(http.StatusServiceUnavailable)
+		before := endpoint.calls()
+		for i := range 5 { // the first of each kind asks; then there is a pause
+			send(t, h, bearer(newLightweight(), "t1"))
+			send(t, h, bearer(fmt.Sprintf("opaque-%d-%d", outage, i), "t1"))
+		}
+		if asked := endpoint.calls() - before; asked < 2 {
+			t.Errorf("%s: %d questions", when, asked)
+		}
+		wantLines(when, outage, outage-1)
+		endpoint.fail(0)
+		eventually(t, "an answer again", func() bool {
+			return reasonOf(send(t, h, bearer(newLightweight(), "t1"))) == "token_inactive"
+		})
+		wantLines(when+", over", outage, outage)
+	}
+	failed := uint64(endpoint.calls()) - 4 // all others were answered
+	wantCounted("at the end", map[string]uint64{"active": 1, "inactive": 3, "error": failed})
 }
 
 func decode64(tb testing.TB, text string) []byte {

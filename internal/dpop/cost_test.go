@@ -94,4 +94,6 @@ func manyNames() string {
 // nothingSeen is a memory that takes everything for new.
 type nothingSeen struct{}
 
-func (nothingSeen) First(context.Context, [32]byte, time.Duration) (bool, error) { return true, nil }
+func (nothingSeen) First(context.Context, string, [32]byte, time.Duration) (bool, error) {
+	return true, nil
+}

@@ -211,7 +211,7 @@ type memory struct {
 
 func newMemory() *memory { return &memory{lives: make(map[[32]byte]time.Duration)} }
 
-func (m *memory) First(_ context.Context, id [32]byte, life time.Duration) (bool, error) {
+func (m *memory) First(_ context.Context, _ string, id [32]byte, life time.Duration) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked++

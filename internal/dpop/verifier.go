@@ -48,10 +48,11 @@ type Config struct {
 // once with one id, exactly one may be the first.
 type Replay interface {
 	// First reports whether id comes for the first time within life, and remembers it
-	// for that long. With an error nothing is known, and the proof does not pass:
+	// for that long. The thumbprint is that of the key whose proof it is: who sends
+	// very many must not take the room of others. With an error nothing is known, and the proof does not pass:
 	// where an answer of this node alone shall do, the implementation is to give it
 	// without one. The error must hold no secrets.
-	First(ctx context.Context, id [32]byte, life time.Duration) (bool, error)
+	First(ctx context.Context, thumbprint string, id [32]byte, life time.Duration) (bool, error)
 }
 
 // Request is what a proof has to fit.
@@ -154,7 +155,7 @@ func (v *Verifier) Verify(ctx context.Context, r Request) error {
 	if v.cfg.Nonce != nil && !v.cfg.Nonce.Check(c.nonce) {
 		return &Error{Reason: ReasonNonce, Err: ErrNonce}
 	}
-	return v.checkFirst(ctx, useOf(p.key.thumbprint, to, c.id), c.issuedAt, now)
+	return v.checkFirst(ctx, p.key.thumbprint, useOf(p.key.thumbprint, to, c.id), c.issuedAt, now)
 }
 
 func equal(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
@@ -215,9 +216,9 @@ func useOf(thumbprint string, to target, id string) [32]byte {
 
 // checkFirst comes last, so that only good proofs take up memory. They are remembered
 // until they are too old on every node, also one whose clock is late by the leeway.
-func (v *Verifier) checkFirst(ctx context.Context, use [32]byte, issuedAt, now time.Time) error {
+func (v *Verifier) checkFirst(ctx context.Context, thumbprint string, use [32]byte, issuedAt, now time.Time) error {
 	life := issuedAt.Add(v.cfg.Window + v.cfg.Leeway + time.Second).Sub(now)
-	switch first, err := v.cfg.Replay.First(ctx, use, life); {
+	switch first, err := v.cfg.Replay.First(ctx, thumbprint, use, life); {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrReplayUnknown, err)
 	case !first:

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
 )
 
 // Config says whose endpoint is asked, and as which client.
@@ -95,9 +97,9 @@ type Call struct {
 	Err    error // nil: active; [ErrInactive]; else it wraps [ErrUnavailable]
 
 	// Changed is true for the first failure after success, and for the first success
-	// after failures. Failures that the token itself may have caused change nothing:
-	// of them, one a minute has it true, since who sends tokens could fill logs
-	// otherwise.
+	// after such a failure. Failures that the token itself may have caused change
+	// nothing: of them, one a minute has it true, since who sends tokens could fill
+	// logs otherwise. No more often it is true for failures with unproven tokens.
 	Changed bool
 }
 
@@ -136,7 +138,8 @@ func New(cfg Config) (*Client, error) {
 //
 // While the endpoint fails, it is asked after pauses of 1, 2, 4, 5, 5 … seconds, by
 // one call; the others fail at once. A ctx that is cancelled says nothing of the
-// endpoint; one whose deadline passes does.
+// endpoint; one whose deadline passes does. Questions that [token.Unproven] tells of
+// have such pauses among themselves, and cause none for the others.
 func (c *Client) Introspect(ctx context.Context, raw string) ([]byte, error) {
 	return c.ask(ctx, raw, nil)
 }
@@ -164,7 +167,8 @@ func (c *Client) ask(ctx context.Context, raw string, observe func(Call)) ([]byt
 	default:
 		return nil, unavailable(errBusy)
 	}
-	turn, err := c.health.begin(c.now())
+	unproven := token.Unproven(ctx)
+	turn, err := c.health.begin(c.now(), unproven)
 	if err != nil {
 		return nil, err
 	}
@@ -174,10 +178,14 @@ func (c *Client) ask(ctx context.Context, raw string, observe func(Call)) ([]byt
 	answer, err := c.exchange(ctx, raw)
 	call := Call{Issuer: c.finder.issuer, Took: time.Since(start), Err: err}
 	if err == nil || errors.Is(err, ErrInactive) {
-		call.Changed = c.health.answered()
+		call.Changed = c.health.answered(turn)
 	} else if !errors.Is(ctx.Err(), context.Canceled) {
-		if !causedByToken(err) {
-			c.finder.forget() // it may have moved
+		switch { // it may have moved
+		case causedByToken(err):
+		case unproven:
+			c.finder.doubt()
+		default:
+			c.finder.forget()
 		}
 		call.Changed = c.health.failed(turn, c.now(), err)
 	}

@@ -144,6 +144,14 @@ func (f *finder) forget() {
 	f.found = ""
 }
 
+// doubt makes the next call discover the endpoint anew, and go on with the known one
+// if that fails.
+func (f *finder) doubt() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.due = time.Time{}
+}
+
 func (f *finder) discover(ctx context.Context) (string, error) {
 	text, err := f.document(ctx)
 	if err != nil {

@@ -36,52 +36,70 @@ func causedByToken(err error) bool {
 }
 
 // health knows whether the endpoint answers. While it does not, one call at a time
-// is let through, after a pause.
+// is let through, after a pause. Unproven tokens ([token.Unproven]) have pauses of
+// their own: whoever makes them up must not be able to have others wait.
 type health struct {
 	mu       sync.Mutex
+	proven   pauses
+	unproven pauses
+	reported bool      // that it fails, and not yet that it works again
+	doubtAt  time.Time // when a failure was last reported that a token may have caused
+}
+
+// pauses are those of one kind of tokens.
+type pauses struct {
 	failures int // pauses in a row
 	epoch    int // pauses ever: calls that failed together make one
 	lastErr  error
 	retryAt  time.Time
 	probing  bool
-	doubtAt  time.Time // when a failure was last reported that a token may have caused
 }
 
 // turn is a call's leave to ask.
 type turn struct {
+	of    *pauses
 	epoch int
 	probe bool
 }
 
 // begin lets a call ask, or says why it must not.
-func (h *health) begin(now time.Time) (turn, error) {
+func (h *health) begin(now time.Time, unproven bool) (turn, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.failures == 0 {
-		return turn{epoch: h.epoch}, nil
+	p := &h.proven
+	if unproven {
+		p = &h.unproven
 	}
-	if h.probing || now.Before(h.retryAt) {
-		return turn{}, fmt.Errorf("not asked again yet: %w", h.lastErr)
+	if p.failures == 0 {
+		return turn{of: p, epoch: p.epoch}, nil
 	}
-	h.probing = true
-	return turn{epoch: h.epoch, probe: true}, nil
+	if p.probing || now.Before(p.retryAt) {
+		return turn{}, fmt.Errorf("not asked again yet: %w", p.lastErr)
+	}
+	p.probing = true
+	return turn{of: p, epoch: p.epoch, probe: true}, nil
 }
 
 // end gives the turn back.
 func (h *health) end(t turn) {
 	if t.probe {
 		h.mu.Lock()
-		h.probing = false
+		t.of.probing = false
 		h.mu.Unlock()
 	}
 }
 
-// answered notes that the endpoint works, and reports whether that is news.
-func (h *health) answered() (news bool) {
+// answered notes that the endpoint works, and reports whether that is news. What it
+// says of unproven tokens is no evidence for others, of which it has to know more.
+func (h *health) answered(t turn) (news bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	news = h.failures > 0
-	h.failures = 0
+	t.of.failures = 0
+	if t.of == &h.proven {
+		h.unproven.failures = 0
+	}
+	news = h.reported && h.proven.failures == 0
+	h.reported = h.reported && !news
 	return news
 }
 
@@ -90,18 +108,28 @@ func (h *health) failed(t turn, now time.Time, err error) (news bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if causedByToken(err) {
-		if news = h.doubtAt.IsZero() || now.Sub(h.doubtAt) >= doubtEvery; news {
-			h.doubtAt = now
-		}
-		return news
+		return h.doubt(now)
 	}
-	if t.epoch != h.epoch {
+	if t.epoch != t.of.epoch {
 		return false // others that asked at the same time were first to fail
 	}
-	news = h.failures == 0
-	h.retryAt = now.Add(min(firstPause<<min(h.failures, 10), lastPause))
-	h.failures++
-	h.epoch++
-	h.lastErr = err
-	return news
+	t.of.retryAt = now.Add(min(firstPause<<min(t.of.failures, 10), lastPause))
+	t.of.failures++
+	t.of.epoch++
+	t.of.lastErr = err
+	if h.reported || t.of == &h.unproven && !h.doubt(now) {
+		return false
+	}
+	h.reported = true
+	return true
+}
+
+// doubt reports whether a failure that who sent the token may have wanted is to be
+// reported, which is so from time to time only. h.mu is held.
+func (h *health) doubt(now time.Time) bool {
+	due := h.doubtAt.IsZero() || now.Sub(h.doubtAt) >= doubtEvery
+	if due {
+		h.doubtAt = now
+	}
+	return due
 }

@@ -66,6 +66,7 @@ func testAClockThatStepsBackAndForth(t *testing.T) {
 
 func TestInventedOpaqueTokensAreRememberedWithinBounds(t *testing.T) {
 	s := newIntrospected(t)
+	s.introspection.budget = newBudget(10_000, 1)
 	s.asked.fails(ErrInactive)
 	for round := range 2 {
 		for i := range maxRefused + 500 {
@@ -112,13 +113,13 @@ func TestOneCallServesEverybodyWhoAsksAboutAToken(t *testing.T) {
 	if err := <-left; err != context.Canceled { //nolint:errorlint // exactly that is promised
 		t.Errorf("who left got %v", err)
 	}
-	underWay, err := s.introspection.join(s.light, nil)
+	underWay, err := s.introspection.join(t.Context(), s.light, new(Token))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var crowd sync.WaitGroup
 	for range 200 {
-		if c, err := s.introspection.join(s.light, nil); err != nil || c != underWay {
+		if c, err := s.introspection.join(t.Context(), s.light, new(Token)); err != nil || c != underWay {
 			t.Fatalf("a call of its own: %v", err)
 		}
 		crowd.Go(func() {
@@ -130,7 +131,7 @@ func TestOneCallServesEverybodyWhoAsksAboutAToken(t *testing.T) {
 	close(gate)
 	crowd.Wait()
 	// Who found nothing remembered, and comes only after the answer.
-	if _, err := s.introspection.ask(t.Context(), s.light, nil); err != nil {
+	if _, err := s.introspection.ask(t.Context(), s.light, new(Token)); err != nil {
 		t.Errorf("who came late got %v", err)
 	}
 	if n := s.asked.calls.Load(); n != 1 {
@@ -148,16 +149,18 @@ func TestCallsAreBounded(t *testing.T) {
 	verdicts := make(chan error, maxCalls)
 	for i := range maxCalls {
 		go func() {
-			_, err := s.issuers.Verify(t.Context(), fmt.Sprint("slow", i))
+			_, err := s.issuers.Verify(t.Context(), s.lightweight(kctest.Claim("jti", fmt.Sprint("slow", i))))
 			verdicts <- err
 		}()
 	}
 	waitUntil(t, func() bool { return s.asked.calls.Load() == maxCalls })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, err := s.issuers.Verify(ctx, "one-more")
-	if ReasonOf(err) != ReasonIntrospection || !errors.Is(err, errManyCalls) {
-		t.Errorf("got %v", err)
+	oneMore := s.lightweight(kctest.Claim("jti", "one-more"))
+	for _, raw := range []string{oneMore, "opaque"} {
+		if _, err := s.issuers.Verify(ctx, raw); ReasonOf(err) != ReasonIntrospection || !errors.Is(err, errManyCalls) {
+			t.Errorf("got %v", err)
+		}
 	}
 	close(gate)
 	for range maxCalls {
@@ -165,7 +168,7 @@ func TestCallsAreBounded(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	wantVerified(t, s.issuers, "one-more", ReasonInactive, false, "later")
+	wantVerified(t, s.issuers, oneMore, ReasonInactive, false, "later")
 }
 
 func TestACallEndsByItself(t *testing.T) {

@@ -14,6 +14,9 @@ type Introspector interface {
 	// Introspect returns the issuer's answer about raw, a JSON object, as it came, or
 	// [ErrInactive] if it says that the token is not active. Any other error means
 	// that the issuer could not be asked; it must hold nothing of the token.
+	//
+	// ctx has the values of the request that was first to want to know, and [Unproven]
+	// tells of it whether raw may be made up.
 	Introspect(ctx context.Context, raw string) ([]byte, error)
 }
 
@@ -39,6 +42,12 @@ type IntrospectionConfig struct {
 	// Timeout bounds one call. Default: 5 s.
 	Timeout time.Duration
 
+	// UnprovenBurst and UnprovenPerSecond bound the questions about opaque tokens,
+	// which cost who makes them up nothing. One about a good token is not counted.
+	// Default: 20, and then 10 per second.
+	UnprovenBurst     int
+	UnprovenPerSecond float64
+
 	// Now is the clock. Default: [time.Now].
 	Now func() time.Time
 }
@@ -46,7 +55,7 @@ type IntrospectionConfig struct {
 const (
 	defaultAnswersBytes = 4 << 20
 
-	// maxCalls bounds the tokens asked about at the same time.
+	// maxCalls bounds the tokens asked about at the same time; see maxUnproven.
 	maxCalls = 100
 	// maxRefused bounds the tokens remembered as not to be accepted, and refusedFor is
 	// for how long: enough for a client that repeats itself not to become a burden.
@@ -64,12 +73,14 @@ const (
 type Introspection struct {
 	cfg     IntrospectionConfig
 	answers *Seen
-	life    context.Context // ends with Close; parent of calls, which outlive requests
+	budget  *budget         // of questions about opaque tokens
+	life    context.Context // ends with Close, and calls with it, which outlive requests
 	end     context.CancelFunc
 	work    sync.WaitGroup
 
 	mu        sync.Mutex
 	calls     map[seenID]*call
+	unproven  int // of calls: those about opaque tokens
 	refused   map[seenID]refused
 	wasClosed bool
 }
@@ -101,6 +112,8 @@ func NewIntrospection(cfg IntrospectionConfig) (*Introspection, error) {
 		return nil, errors.New("life: negative")
 	case cfg.Timeout < 0:
 		return nil, errors.New("timeout: negative")
+	case cfg.UnprovenBurst < 0, cfg.UnprovenPerSecond < 0:
+		return nil, errors.New("budget of unproven tokens: negative")
 	}
 	cfg.Life = cmp.Or(cfg.Life, time.Minute)
 	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
@@ -113,7 +126,8 @@ func NewIntrospection(cfg IntrospectionConfig) (*Introspection, error) {
 	}
 	in := &Introspection{
 		cfg: cfg, answers: answers,
-		calls: make(map[seenID]*call), refused: make(map[seenID]refused),
+		budget: newBudget(float64(cmp.Or(cfg.UnprovenBurst, 20)), cmp.Or(cfg.UnprovenPerSecond, 10)),
+		calls:  make(map[seenID]*call), refused: make(map[seenID]refused),
 	}
 	in.life, in.end = context.WithCancel(context.Background())
 	return in, nil
@@ -133,7 +147,7 @@ func (in *Introspection) Close() {
 // ask returns what the issuer says about raw. If that is a token in JWT form, own is
 // what it says of itself, and the answer has to agree.
 func (in *Introspection) ask(ctx context.Context, raw string, own *Token) (*Token, error) {
-	c, err := in.join(raw, own)
+	c, err := in.join(ctx, raw, own)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +160,7 @@ func (in *Introspection) ask(ctx context.Context, raw string, own *Token) (*Toke
 }
 
 // join returns the call about raw, begun if there is none.
-func (in *Introspection) join(raw string, own *Token) (*call, error) {
+func (in *Introspection) join(ctx context.Context, raw string, own *Token) (*call, error) {
 	id := in.answers.digest(raw)
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -167,16 +181,24 @@ func (in *Introspection) join(raw string, own *Token) (*call, error) {
 	case len(in.calls) >= maxCalls:
 		return nil, introspectionUnavailable(errManyCalls)
 	}
+	ctx = context.WithoutCancel(ctx) // others may be waiting when this request ends
+	if own == nil {
+		if err := in.admitUnproven(); err != nil {
+			return nil, err
+		}
+		ctx = WithUnproven(ctx)
+	}
 	c := &call{done: make(chan struct{})}
 	in.calls[id] = c
-	in.work.Go(func() { in.run(c, id, raw, own) })
+	in.work.Go(func() { in.run(ctx, c, id, raw, own) })
 	return c, nil
 }
 
 // run asks on behalf of everybody who waits for c.
-func (in *Introspection) run(c *call, id seenID, raw string, own *Token) {
-	ctx, cancel := context.WithTimeout(in.life, in.cfg.Timeout)
+func (in *Introspection) run(ctx context.Context, c *call, id seenID, raw string, own *Token) {
+	ctx, cancel := context.WithTimeout(ctx, in.cfg.Timeout)
 	defer cancel()
+	defer context.AfterFunc(in.life, cancel)()
 	answer, err := in.askSafely(ctx, raw)
 	switch {
 	case errors.Is(err, ErrInactive):
@@ -192,6 +214,9 @@ func (in *Introspection) run(c *call, id seenID, raw string, own *Token) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	delete(in.calls, id)
+	if own == nil {
+		in.settleUnproven(c.err)
+	}
 	if c.err != nil && ReasonOf(c.err) != ReasonIntrospection {
 		in.remember(id, c.err)
 	}

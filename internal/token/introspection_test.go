@@ -365,6 +365,8 @@ func TestIntrospectionIsChecked(t *testing.T) {
 		"a negative life":    func(c *IntrospectionConfig) { c.Life = -1 },
 		"a negative timeout": func(c *IntrospectionConfig) { c.Timeout = -1 },
 		"negative memory":    func(c *IntrospectionConfig) { c.MaxBytes = -1 },
+		"a negative burst":   func(c *IntrospectionConfig) { c.UnprovenBurst = -1 },
+		"a negative rate":    func(c *IntrospectionConfig) { c.UnprovenPerSecond = -1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := good
