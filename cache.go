@@ -1,10 +1,11 @@
 package keycloakcacheauth
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -24,11 +25,20 @@ type Memory struct {
 
 // Store is the part of the cache that several Caddy nodes share.
 type Store struct {
-	// Where it is: `memory://` for none (the default), `redis://` or
-	// `rediss://` (TLS) followed by `[user:password@]host[:port][/database]`.
-	// Give secrets as global placeholders, e.g.
-	// `redis://:{env.REDIS_PASSWORD}@redis.internal:6379/0`.
+	// Where it is: `memory://` for none (the default), or a Redis:
+	//
+	//   - `redis://[user:password@]host[:port][/database]`
+	//   - `unix:///path/of/the.sock[?db=database]`
+	//   - `redis+sentinel://[user:password@]host[:port],host[:port]/master[/database]`
+	//   - `redis+cluster://[user:password@]host[:port],host[:port]`
+	//
+	// With `rediss` instead of `redis` it is reached over TLS. Give secrets as
+	// global placeholders, e.g. `redis://:{env.REDIS_PASSWORD}@redis.internal/0`.
 	URL string `json:"url,omitempty"`
+
+	// The tenants whose members are in this store. Those of all other tenants
+	// are in the store that names none. Default: that is this one.
+	Tenants []string `json:"tenants,omitempty"`
 
 	// The first part of every key in Redis. Letters, digits, `.`, `_` and `-`.
 	// Default: `kca`.
@@ -43,6 +53,32 @@ type Store struct {
 	// The most time that one look-up may spend on Redis; what takes longer is
 	// done without it. Default: 50ms.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// How long this node may go on without having read the log of flushes. A
+	// member that was cached before that is then resolved anew, so that a flush
+	// which this node cannot hear of holds here after this time all the same.
+	// Default: 5s.
+	MaxBlind caddy.Duration `json:"max_blind,omitempty"`
+
+	// Encrypts and authenticates what is stored, so that who can read Redis
+	// learns nothing of the members and who can write to it can make none up. At
+	// least 32 random bytes each, such as `{env.CACHE_SECRET}`. The first one
+	// writes, all of them read.
+	Secrets []string `json:"secrets,omitempty"`
+
+	// The certificate authorities that Redis' certificate is checked against,
+	// as a Caddy `tls.ca_pool.source` module. Default: the system's.
+	TrustPoolRaw json.RawMessage `json:"trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
+
+	// A certificate, and below its key, with which this server shows who it is
+	// to Redis (mutual TLS): paths of PEM files. Both or none.
+	ClientCertificateFile string `json:"client_certificate_file,omitempty"`
+
+	// The path of the client certificate's private key, a PEM file.
+	ClientKeyFile string `json:"client_key_file,omitempty"`
+
+	// The name that Redis' certificate must have. Default: the URL's host.
+	ServerName string `json:"server_name,omitempty"`
 }
 
 // Defaults of the cache.
@@ -50,11 +86,24 @@ const (
 	defaultMaxSize      = 64 << 20
 	defaultKeyPrefix    = "kca"
 	defaultRedisTimeout = 50 * time.Millisecond
+	defaultMaxBlind     = 5 * time.Second
 
 	// Sizes and times beyond these are taken for mistakes.
 	minMaxSize      = 1 << 20
 	maxMaxSize      = 1 << 40
 	maxRedisTimeout = 10 * time.Second
+	minMaxBlind     = time.Second
+	maxMaxBlind     = time.Hour
+
+	minStoreSecret = 32
+
+	// maxClaims bounds the DPoP proofs that are remembered, of which each client
+	// may have a hundredth: a few dozen bytes in memory each.
+	maxClaims = 500_000
+
+	// logoutReserve is how much longer than any token a logout is believed in that
+	// others wrote, for clocks that differ.
+	logoutReserve = 10 * time.Minute
 )
 
 // check tells what is wrong with the memory's settings.
@@ -65,33 +114,52 @@ func (m Memory) check() error {
 	return nil
 }
 
-// check tells what is wrong with the store's settings. It repeats no part of
-// the URL, which may hold a password.
+// check tells what is wrong with the store's settings, once they are expanded.
+// It repeats no part of the URL, which may hold a password.
 func (s Store) check() error {
-	if hasPlaceholder(s.URL) {
-		return nil // checked once it is expanded
+	if err := s.checkURL(); err != nil {
+		return err
 	}
-	u, err := url.Parse(s.URL)
-	if err != nil {
-		return errors.New("store: not a URL; give memory://, redis://host:port or rediss://host:port")
-	}
-	switch u.Scheme {
-	case "memory":
-		if u.Host != "" || u.Path != "" {
-			return errors.New("store: memory:// takes nothing after it")
-		}
-	case "redis", "rediss":
-		if u.Hostname() == "" {
-			return errors.New("store: the URL names no host; give redis://host:port or rediss://host:port")
-		}
-	default:
-		return errors.New("store: the URL's scheme is none of memory, redis and rediss")
-	}
-	if s.Timeout < 0 || time.Duration(s.Timeout) > maxRedisTimeout {
+	switch {
+	case s.Timeout < 0 || time.Duration(s.Timeout) > maxRedisTimeout:
 		return fmt.Errorf("store: timeout %s is negative or more than %s", time.Duration(s.Timeout), maxRedisTimeout)
+	case s.MaxBlind != 0 && (time.Duration(s.MaxBlind) < minMaxBlind || time.Duration(s.MaxBlind) > maxMaxBlind):
+		return fmt.Errorf("max_blind: %s is not between %s and %s", time.Duration(s.MaxBlind), minMaxBlind, maxMaxBlind)
+	case (s.ClientCertificateFile == "") != (s.ClientKeyFile == ""):
+		return errors.New("client_certificate needs two arguments: the certificate's file and its key's")
+	case s.hasTLSSettings() && !s.isEncrypted() && !hasPlaceholder(s.URL):
+		return errors.New("store: trust_pool, client_certificate and server_name need a URL that begins with rediss")
+	case s.URL == memoryURL && (len(s.Secrets) > 0 || s.MaxBlind != 0):
+		return errors.New("store: memory:// shares nothing, so it takes neither secret nor max_blind")
+	}
+	for _, secret := range s.Secrets {
+		if !hasPlaceholder(secret) && len(secret) < minStoreSecret {
+			return fmt.Errorf("secret: it is shorter than %d bytes; make one with `openssl rand -base64 32`", minStoreSecret)
+		}
+	}
+	for _, tenant := range s.Tenants {
+		if !isTenantName(tenant) {
+			return errors.New("tenants: a name is empty, longer than 63 bytes, or no tenant's; write names as requests carry them")
+		}
 	}
 	return nil
 }
+
+func (s Store) checkURL() error {
+	switch {
+	case hasPlaceholder(s.URL), s.URL == memoryURL:
+		return nil // the former is checked once it is expanded
+	case strings.HasPrefix(s.URL, "memory:"):
+		return errors.New("store: memory:// takes nothing after it")
+	}
+	return store.CheckURL(s.URL) // its errors begin with "store: "
+}
+
+func (s Store) hasTLSSettings() bool {
+	return s.TrustPoolRaw != nil || s.ClientCertificateFile != "" || s.ServerName != ""
+}
+
+func (s Store) isEncrypted() bool { return strings.HasPrefix(s.URL, "rediss") }
 
 // stores holds the caches of all configurations, so that a reload with
 // unchanged settings finds them warm.
@@ -102,40 +170,90 @@ var stores = shared.NewPool[*memberStore]()
 type memberStore struct {
 	*store.Store
 	flights singleflight.Group
+	watches watches
+	views   views
+	name    string // without secrets
+
+	beginning sync.Once
+	begun     time.Time
+}
+
+// begin connects the store to what it follows: the log of flushes, and the
+// sources that tell of changes. The first request does that and not the
+// configuration: what is loaded to be checked, as `caddy validate` does, must
+// leave no trace.
+func (m *memberStore) begin() {
+	m.beginning.Do(func() {
+		m.begun = time.Now()
+		m.Start()
+		m.watches.begin(m)
+	})
+}
+
+// Destruct implements [caddy.Destructor].
+func (m *memberStore) Destruct() error {
+	m.watches.end()
+	return m.Store.Destruct()
 }
 
 // acquireStore returns the cache with these settings, secrets expanded, and a
 // function that gives it back. It does not connect.
-func acquireStore(memory Memory, shared Store) (*memberStore, func() error, error) {
+func acquireStore(ctx caddy.Context, memory Memory, settings Store, tokenLifetime time.Duration) (*memberStore, func() error, error) {
 	if memory.MaxSize == 0 {
 		memory.MaxSize = defaultMaxSize
 	}
-	if shared.Timeout == 0 {
-		shared.Timeout = caddy.Duration(defaultRedisTimeout)
+	if settings.KeyPrefix == "" {
+		settings.KeyPrefix = defaultKeyPrefix
 	}
-	if shared.KeyPrefix == "" {
-		shared.KeyPrefix = defaultKeyPrefix
+	if settings.URL == memoryURL {
+		settings.URL = ""
 	}
-	shared.Namespace = "" // tells members of one store apart, not stores
-	if strings.HasPrefix(shared.URL, "memory:") {
-		shared.URL = ""
+	identity, err := newTLSIdentity(ctx, &settings, settings.TrustPoolRaw, settings.ClientCertificateFile, settings.ClientKeyFile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("store: %w", err)
 	}
-	settings := struct {
-		Memory Memory
-		Store  Store
-	}{memory, shared}
-	return stores.Acquire(settings, func() (*memberStore, error) {
-		opened, err := store.New(store.Config{
-			URL:         shared.URL,
-			Prefix:      shared.KeyPrefix,
-			MemoryBytes: memory.MaxSize,
-			Timeout:     time.Duration(shared.Timeout),
-		})
+	config := store.Config{
+		URL:         settings.URL,
+		Prefix:      settings.KeyPrefix,
+		MemoryBytes: memory.MaxSize,
+		Timeout:     orDefault(settings.Timeout, defaultRedisTimeout),
+		MaxBlind:    orDefault(settings.MaxBlind, defaultMaxBlind),
+		Secrets:     settings.Secrets,
+		MaxClaims:   maxClaims,
+		Lazy:        true,
+
+		MaxLogoutLife: max(defaultTokenLifetime, tokenLifetime) + maxLeeway + logoutReserve,
+	}
+	if settings.isEncrypted() {
+		config.TLS = identity.tls.Clone()
+		config.TLS.ServerName = settings.ServerName
+	}
+	key := struct {
+		Memory        int64
+		Store         Store
+		Identity      tlsIdentity
+		MaxLogoutLife time.Duration
+	}{memory.MaxSize, settings, identity, config.MaxLogoutLife}
+	// these tell members of one store apart, not stores
+	key.Store.Namespace, key.Store.Tenants = "", nil
+	key.Store.Timeout, key.Store.MaxBlind = caddy.Duration(config.Timeout), caddy.Duration(config.MaxBlind)
+	var isNew bool
+	known := stores.All()
+	opened, release, err := stores.Acquire(key, func() (*memberStore, error) {
+		isNew = true
+		opened, err := store.New(config)
 		if err != nil {
 			return nil, err
 		}
-		return &memberStore{Store: opened}, nil
+		return &memberStore{Store: opened, name: store.SafeName(settings.URL)}, nil
 	})
+	if isNew && err == nil {
+		// a reload that changes a setting must not forget who was logged out
+		for _, other := range known {
+			opened.Adopt(other.Store)
+		}
+	}
+	return opened, release, err
 }
 
 // newKeys returns the builder of the keys of these resolvers' members.
@@ -144,11 +262,15 @@ func newKeys(settings Store, resolvers []member.Resolver) (*store.Keys, error) {
 		settings.KeyPrefix = defaultKeyPrefix
 	}
 	if settings.Namespace == "" {
-		identities := make([]string, 0, len(resolvers))
-		for _, resolver := range resolvers {
-			identities = append(identities, resolver.Identity())
-		}
-		settings.Namespace = store.Namespace(identities...)
+		settings.Namespace = store.Namespace(identitiesOf(resolvers)...)
 	}
 	return store.NewKeys(settings.KeyPrefix, settings.Namespace)
+}
+
+func identitiesOf(resolvers []member.Resolver) []string {
+	identities := make([]string, 0, len(resolvers))
+	for _, resolver := range resolvers {
+		identities = append(identities, resolver.Identity())
+	}
+	return identities
 }

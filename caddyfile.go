@@ -78,24 +78,34 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    tenant_pattern <regexp>
 //	    tenant_claim   organization | <path>
 //
-//	    ttl <duration>
+//	    ttl            <duration>
+//	    negative_ttl   <duration>
+//	    stale_if_error <duration>
+//	    refresh_ahead  <duration>
 //	    memory {
 //	        max_size <size>
 //	    }
 //	    store <url> {
-//	        key_prefix <name>
-//	        namespace  <name>
-//	        timeout    <duration>
+//	        tenants            <name...>
+//	        key_prefix         <name>
+//	        namespace          <name>
+//	        timeout            <duration>
+//	        max_blind          <duration>
+//	        secret             <secret>
+//	        trust_pool         <module> [...]
+//	        client_certificate <certificate_file> <key_file>
+//	        server_name        <name>
 //	    }
 //
-//	    resolver <module> [...]
-//	    timeout  <duration>
+//	    resolver    <module> [...]
+//	    timeout     <duration>
+//	    max_lookups <number> [<number per tenant>]
 //
 //	    header <name> <placeholder> | off
 //	    strip_token
 //	}
 //
-// `issuer`, `token_from`, `header`, `resolver` and the lines of `require` may be
+// `issuer`, `token_from`, `header`, `resolver`, `store`, its `secret` and the lines of `require` may be
 // repeated. Each line of `require` must be met, by one of its names.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
@@ -140,10 +150,14 @@ func (h *Handler) options(d *caddyfile.Dispenser) map[string]func() error {
 		"tenant_default":     func() error { return parseWord(d, &h.TenantDefault) },
 		"tenant_pattern":     func() error { return parseTenantPattern(h, d) },
 		"ttl":                func() error { return parseDuration(d, &h.TTL, maxTTL) },
+		"negative_ttl":       func() error { return parseDuration(d, &h.NegativeTTL, maxTTL) },
+		"stale_if_error":     func() error { return parseDuration(d, &h.StaleIfError, maxStale) },
+		"refresh_ahead":      func() error { return parseDuration(d, &h.RefreshAhead, maxTTL) },
 		"memory":             func() error { return parseMemory(h, d) },
 		"store":              func() error { return parseStore(h, d) },
 		"resolver":           func() error { return parseResolver(h, d) },
 		"timeout":            func() error { return parseDuration(d, &h.Timeout, maxTimeout) },
+		"max_lookups":        func() error { return parseMaxLookups(h, d) },
 		"header":             func() error { return parseHeader(h, d) },
 		"strip_token":        func() error { return parseFlag(d, &h.StripToken) },
 	}
@@ -215,31 +229,8 @@ func (m *Memory) options(d *caddyfile.Dispenser) map[string]func() error {
 	}
 }
 
-func parseStore(h *Handler, d *caddyfile.Dispenser) error {
-	shared := new(Store)
-	line := d.Token()
-	if err := parseWord(d, &shared.URL); err != nil {
-		return err
-	}
-	given, err := parseBlock(d, "store", shared.options(d))
-	if err != nil {
-		return err
-	}
-	h.Stores = append(h.Stores, shared)
-	return errorAt(given, line, shared.checkUnexpanded())
-}
-
-// options parse the lines of the store's block.
-func (s *Store) options(d *caddyfile.Dispenser) map[string]func() error {
-	return map[string]func() error{
-		"key_prefix": func() error { return parseWord(d, &s.KeyPrefix) },
-		"namespace":  func() error { return parseWord(d, &s.Namespace) },
-		"timeout":    func() error { return parseDuration(d, &s.Timeout, maxRedisTimeout) },
-	}
-}
-
 func parseResolver(h *Handler, d *caddyfile.Dispenser) error {
-	name, mod, err := parseModule(d, "resolver", member.Namespace, "`sql` or `static`")
+	name, mod, err := parseModule(d, "resolver", member.Namespace, "such as `sql`, `http`, `keycloak`, `claims` or `static`")
 	if err != nil {
 		return err
 	}

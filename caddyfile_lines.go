@@ -15,7 +15,7 @@ import (
 
 // repeatable are the options that may stand in a block more than once.
 var repeatable = map[string]bool{
-	"header": true, "issuer": true, "resolver": true, "token_from": true,
+	"header": true, "issuer": true, "resolver": true, "token_from": true, "store": true, "secret": true,
 	"scope": true, "realm_role": true, "client_role": true, "group": true, "acr": true,
 }
 
@@ -77,8 +77,11 @@ func parseFlag(d *caddyfile.Dispenser, dst *bool) error {
 	return nil
 }
 
-// parseDuration takes a duration that is not negative. Only of a clock's leeway
-// may it be zero: elsewhere zero is JSON's way to leave the default.
+// mayBeZero are the durations that mean something if they are zero. Elsewhere
+// zero is JSON's way to leave the default.
+var mayBeZero = map[string]bool{"leeway": true, "stale_if_error": true, "refresh_ahead": true}
+
+// parseDuration takes a duration that is not negative.
 func parseDuration(d *caddyfile.Dispenser, dst *caddy.Duration, most time.Duration) error {
 	option := d.Val()
 	var text string
@@ -91,7 +94,7 @@ func parseDuration(d *caddyfile.Dispenser, dst *caddy.Duration, most time.Durati
 		return d.Errf("%s is a duration with its unit, such as 500ms, 30s or 5m, not %q", option, text)
 	case duration < 0 || duration > most:
 		return d.Errf("%s is a duration up to %s, not %q", option, most, text)
-	case duration == 0 && option != "leeway":
+	case duration == 0 && !mayBeZero[option]:
 		return d.Errf("%s cannot be zero; remove the line for the default", option)
 	}
 	*dst = caddy.Duration(duration)

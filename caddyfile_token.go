@@ -1,6 +1,7 @@
 package keycloakcacheauth
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -30,14 +31,9 @@ func (i *Issuer) options(d *caddyfile.Dispenser) map[string]func() error {
 	return map[string]func() error{
 		"jwks_url":        func() error { return parseWord(d, &i.JWKSURL) },
 		"backchannel_url": func() error { return parseWord(d, &i.BackchannelURL) },
-		"trust_pool":      func() error { return parseTrustPool(i, d) },
+		"trust_pool":      func() error { return parseTrustPool(&i.TrustPoolRaw, d) },
 		"client_certificate": func() error {
-			files := d.RemainingArgs()
-			if len(files) != 2 || files[0] == "" || files[1] == "" {
-				return d.Err("client_certificate takes two arguments: the certificate's file and its key's")
-			}
-			i.ClientCertificateFile, i.ClientKeyFile = files[0], files[1]
-			return nil
+			return parseClientCertificate(d, &i.ClientCertificateFile, &i.ClientKeyFile)
 		},
 		"tenants": func() error {
 			return parseNames(d, &i.Tenants, "the tenants that this issuer's tokens are good for")
@@ -47,7 +43,16 @@ func (i *Issuer) options(d *caddyfile.Dispenser) map[string]func() error {
 	}
 }
 
-func parseTrustPool(issuer *Issuer, d *caddyfile.Dispenser) error {
+func parseClientCertificate(d *caddyfile.Dispenser, certificate, key *string) error {
+	files := d.RemainingArgs()
+	if len(files) != 2 || files[0] == "" || files[1] == "" {
+		return d.Err("client_certificate takes two arguments: the certificate's file and its key's")
+	}
+	*certificate, *key = files[0], files[1]
+	return nil
+}
+
+func parseTrustPool(dst *json.RawMessage, d *caddyfile.Dispenser) error {
 	name, mod, err := parseModule(d, "trust_pool", "tls.ca_pool.source", "such as `file`")
 	if err != nil {
 		return err
@@ -56,7 +61,7 @@ func parseTrustPool(issuer *Issuer, d *caddyfile.Dispenser) error {
 	if !ok {
 		return d.Errf("trust_pool: %s is no source of certificate authorities; use another, such as file", name)
 	}
-	issuer.TrustPoolRaw = caddyconfig.JSONModuleObject(authority, "provider", name, nil)
+	*dst = caddyconfig.JSONModuleObject(authority, "provider", name, nil)
 	return nil
 }
 

@@ -20,6 +20,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	claimsresolver "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/claims"
+	httpresolver "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/http"
+	keycloakresolver "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/keycloak"
 	sqlresolver "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/sql"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/static"
 )
@@ -136,14 +139,19 @@ func TestFaultsInJSON(t *testing.T) {
 		"CF-008: unknown field":                   {object{"isuer": issuer}, `unknown field "isuer"`},
 		"CF-008: unknown field of the issuer":     {issuerWith("introspection", object{}), `unknown field "introspection"`},
 		"CF-008: unknown field of the store":      {store(object{"url": "memory://", "secret": secretInTests}), `unknown field "secret"`},
-		"CF-008: field of a later version":        {object{"stale_if_error": "60s"}, `unknown field "stale_if_error"`},
+		"CF-008: field of a later version":        {object{"report_only": true}, `unknown field "report_only"`},
 		"CF-010: algorithm none":                  {object{"algorithms": []any{"none"}}, `algorithms: "none"`},
 		"CF-010: algorithm HS256":                 {object{"algorithms": []any{"RS256", "HS256"}}, `algorithms: "HS256"`},
 		"CF-011: plain http issuer":               {object{"issuers": []any{object{"url": "http://kc.test/realms/a"}}}, "issuer: http:// is only accepted"},
 		"CF-011: plain http issuer from env":      {object{"issuers": []any{object{"url": "{env.KCA_TEST_PLAIN_URL}"}}}, "issuer: http:// is only accepted"},
 		"CF-011: plain http jwks_url":             {issuerWith("jwks_url", "http://kc.test/certs"), "jwks_url: http:// is only accepted"},
 		"CF-012: store's database is no number":   {store(object{"url": "redis://:{env.KCA_TEST_PASSWORD}@127.0.0.1:1/x"}), "store: "},
-		"CF-012: store's scheme is unknown":       {store(object{"url": "redis+sentinel://:{env.KCA_TEST_PASSWORD}@127.0.0.1:1"}), "store: the URL's scheme"},
+		"CF-012: store's scheme is unknown":       {store(object{"url": "redis+tls://:{env.KCA_TEST_PASSWORD}@127.0.0.1:1"}), "store: the URL's scheme"},
+		"CF-012: store's URL names no master":     {store(object{"url": "redis+sentinel://:{env.KCA_TEST_PASSWORD}@127.0.0.1:1"}), "store: the URL names no master"},
+		"store: secret that is short":             {store(object{"url": "redis://127.0.0.1:1", "secrets": []any{"{env.KCA_TEST_PASSWORD}"}}), "secret: it is shorter"},
+		"store: a tenant in two stores":           {object{"stores": []any{object{"url": "redis://127.0.0.1:1", "tenants": []any{"a"}}, object{"url": "redis://127.0.0.1:2", "tenants": []any{"a"}}}}, "store: a tenant is given to two stores"},
+		"negative negative_ttl":                   {object{"negative_ttl": -1}, "negative_ttl: "},
+		"refresh_ahead beyond ttl":                {object{"refresh_ahead": "60s"}, "refresh_ahead: "},
 		"CF-012: store's password has braces":     {store(object{"url": "redis://:a{" + secretInTests + "}@127.0.0.1:1"}), "store: it holds a placeholder"},
 		"CF-012: dsn with a password":             {object{"resolvers": []any{sqlConfig("postgres://u:{env.KCA_TEST_PASSWORD}@:nonsense/db")}}, "dsn: "},
 		"CF-012: dsn whose password has braces":   {object{"resolvers": []any{sqlConfig("postgres://u:a{" + secretInTests + "}@127.0.0.1:1/db")}}, "dsn: "},
@@ -343,7 +351,23 @@ func jsonFields(types ...any) []string {
 	return names
 }
 
-var configTypes = []any{Handler{}, Issuer{}, Memory{}, Store{}, Introspect{}, DPoP{}, Header{}, TokenSource{}, Requirement{}, sqlresolver.Resolver{}, static.Resolver{}, static.Member{}}
+var configTypes = []any{
+	Handler{},
+	Issuer{},
+	Memory{},
+	Store{},
+	Introspect{},
+	DPoP{},
+	Header{},
+	TokenSource{},
+	Requirement{},
+	sqlresolver.Resolver{},
+	httpresolver.Resolver{},
+	keycloakresolver.Resolver{},
+	claimsresolver.Resolver{},
+	static.Resolver{},
+	static.Member{},
+}
 
 // An option that is added must be added to the file that the test above reads.
 func TestEveryFieldIsSetBySomeCaddyfile(t *testing.T) {

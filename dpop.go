@@ -23,8 +23,10 @@ type DPoP struct {
 	// The origins under which clients know this site, such as
 	// `https://app.example.com`: a proof must be for the request's path at one
 	// of them. Set it where something in front of Caddy ends TLS or changes the
-	// host. Default: the request's own, `https` if it came over TLS, and its
-	// `Host`.
+	// host, and on sites that answer to any host: otherwise whoever got a proof
+	// that was made for another site could use it here. Default: the origin of
+	// `resource`, if that is set, else the request's own: `https` if it came over
+	// TLS, and its `Host`.
 	Origins []string `json:"origins,omitempty"`
 
 	// How old a proof may be. At most 10m. Default: 60s.
@@ -36,8 +38,8 @@ type DPoP struct {
 
 	// What nonces are made with: at least 32 random bytes, such as
 	// `{env.DPOP_SECRET}`. Nodes that share it accept each other's nonces.
-	// Default: chosen anew when the configuration is loaded, so that each
-	// client's first request to another node is told to try again.
+	// Required with a store that nodes share; otherwise chosen anew when the
+	// configuration is loaded, so that clients are told once to try again.
 	NonceSecret string `json:"nonce_secret,omitempty"`
 }
 
@@ -118,6 +120,9 @@ func provenRequest(origins []string, r *http.Request) (method string, urls []str
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
 		method, path = original.Method, pathAsItCame(&original)
 	}
+	if path == "" {
+		return method, nil
+	}
 	if len(origins) == 0 {
 		scheme := "http"
 		if r.TLS != nil {
@@ -131,10 +136,15 @@ func provenRequest(origins []string, r *http.Request) (method string, urls []str
 	return method, urls
 }
 
-// pathAsItCame returns the escaped path of the request line. EscapedPath alone
-// escapes anew what it finds wrongly escaped, and then takes %2F for a slash.
+// pathAsItCame returns the escaped path of the request line, "" for one that no
+// proof is for. EscapedPath alone escapes anew what it finds wrongly escaped,
+// and then takes %2F for a slash.
 func pathAsItCame(r *http.Request) string {
-	if path, _, _ := strings.Cut(r.RequestURI, "?"); strings.HasPrefix(path, "/") {
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	switch {
+	case strings.Contains(path, "#"): // part of the path to Go, the end of it to URLs
+		return ""
+	case strings.HasPrefix(path, "/"):
 		return path
 	}
 	if r.URL.RawPath != "" && r.URL.RawPath != r.URL.EscapedPath() {

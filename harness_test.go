@@ -157,7 +157,8 @@ func bearer(token, tenant string) http.Header {
 // fakeSource is where the members of a test are. Tests change it while it is
 // used, count its calls, and make it fail.
 type fakeSource struct {
-	name string
+	name   string
+	claims []string // that it reads
 
 	mu      sync.Mutex
 	members map[[2]string]*member.Member
@@ -236,6 +237,13 @@ func (f *fakeResolver) Resolve(ctx context.Context, q member.Query) (*member.Mem
 }
 
 func (f *fakeResolver) Identity() string { return "fake " + f.Source }
+
+func (f *fakeResolver) Claims() []string {
+	if source, ok := fakeSources.Load(f.Source); ok {
+		return source.(*fakeSource).claims
+	}
+	return nil
+}
 
 // chain is several handlers in a row.
 type chain []caddyhttp.MiddlewareHandler

@@ -51,6 +51,7 @@ const (
 	sourceNone     source = "none"
 	sourceMemory   source = "memory"
 	sourceRedis    source = "redis"
+	sourceStale    source = "stale" // too old, in memory or Redis, while the resolvers fail
 	sourceResolver source = "resolver"
 )
 

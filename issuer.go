@@ -1,7 +1,6 @@
 package keycloakcacheauth
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,12 +8,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
@@ -232,53 +229,22 @@ func (i Issuer) newVerifier(ctx caddy.Context, policy token.Config, allowed func
 type way struct {
 	URL, JWKSURL, BackchannelURL string
 	InsecureHTTP                 bool
-	TrustPool                    json.RawMessage
-	TrustedAuthorities           [][]byte
-	Certificate, Key             []byte
-
-	tls *tls.Config
+	Identity                     tlsIdentity
 }
 
 func (i Issuer) newWay(ctx caddy.Context) (way, error) {
-	w := way{
+	identity, err := newTLSIdentity(ctx, &i, i.TrustPoolRaw, i.ClientCertificateFile, i.ClientKeyFile)
+	return way{
 		URL: i.URL, JWKSURL: i.JWKSURL, BackchannelURL: i.BackchannelURL, InsecureHTTP: i.InsecureHTTP,
-		TrustPool: i.TrustPoolRaw,
-		tls:       &tls.Config{MinVersion: tls.VersionTLS12},
-	}
-	if i.TrustPoolRaw != nil {
-		mod, err := ctx.LoadModule(&i, "TrustPoolRaw")
-		if err != nil {
-			return way{}, fmt.Errorf("trust_pool: %w", err)
-		}
-		authority, ok := mod.(caddytls.CA)
-		if !ok {
-			return way{}, fmt.Errorf("trust_pool: %T is no source of certificate authorities", mod)
-		}
-		w.tls.RootCAs = authority.CertPool()
-		w.TrustedAuthorities = certificatesOf(authority)
-	}
-	if i.ClientCertificateFile != "" {
-		var err error
-		if w.Certificate, err = os.ReadFile(i.ClientCertificateFile); err != nil {
-			return way{}, fmt.Errorf("client_certificate: %w", err)
-		}
-		if w.Key, err = os.ReadFile(i.ClientKeyFile); err != nil {
-			return way{}, fmt.Errorf("client_certificate: %w", err)
-		}
-		pair, err := tls.X509KeyPair(w.Certificate, w.Key)
-		if err != nil {
-			return way{}, fmt.Errorf("client_certificate: %w", err)
-		}
-		w.tls.Certificates = []tls.Certificate{pair}
-	}
-	return w, nil
+		Identity: identity,
+	}, err
 }
 
 func (w way) newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: keyFetchTimeout}).DialContext,
-		TLSClientConfig:       w.tls,
+		TLSClientConfig:       w.Identity.tls,
 		TLSHandshakeTimeout:   keyFetchTimeout,
 		ResponseHeaderTimeout: keyFetchTimeout,
 		ForceAttemptHTTP2:     true,
@@ -338,20 +304,6 @@ func newRealmSet(w way) (*realmSet, error) {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	return &realmSet{Realms: realms, transport: transport}, nil
-}
-
-// certificatesOf returns what tells one pool of authorities from another, where
-// the pool can say: a changed file under the same name then makes new clients.
-func certificatesOf(authority caddytls.CA) [][]byte {
-	provider, ok := authority.(caddytls.CertificateProvider)
-	if !ok {
-		return nil
-	}
-	var raw [][]byte
-	for _, certificate := range provider.Certificates() {
-		raw = append(raw, certificate.Raw)
-	}
-	return raw
 }
 
 // hasPlaceholder tells whether the settings can only be checked once they are

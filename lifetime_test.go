@@ -109,7 +109,7 @@ func TestFailedLoadsReleaseWhatTheyTook(t *testing.T) {
 		}
 	}
 
-	if !slices.Contains(stores.All(), running.members.store) {
+	if !slices.Contains(stores.All(), running.members.stores.common.memberStore) {
 		t.Error("the running configuration's store is gone")
 	}
 	if !slices.Equal(keySetsOf(issuer), keys) {
@@ -121,7 +121,7 @@ func TestFailedLoadsReleaseWhatTheyTook(t *testing.T) {
 	waitFor(t, "goroutines of failed configurations to end", func() bool { return runtime.NumGoroutine() <= goroutines })
 
 	stop() // the only user left, if no reference was leaked
-	if slices.Contains(stores.All(), running.members.store) {
+	if slices.Contains(stores.All(), running.members.stores.common.memberStore) {
 		t.Error("a failed configuration still refers to the store")
 	}
 	if len(keySetsOf(issuer)) != 0 {
@@ -138,14 +138,14 @@ func TestReloadWithUnchangedSettingsKeepsStoreAndKeys(t *testing.T) {
 	fields["ttl"] = "5m" // is no setting of either
 	after, stopAfter := mustLoadJSON(t, jsonConfig(issuer, fields))
 	stopBefore()
-	if before.members.store != after.members.store {
+	if before.members.stores.common.memberStore != after.members.stores.common.memberStore {
 		t.Error("the reload opened another store")
 	}
 	if now := keySetsOf(issuer); len(now) != 1 || !slices.Equal(now, keys) {
 		t.Errorf("%d key sets after the reload, want the one from before", len(now))
 	}
 	stopAfter()
-	if slices.Contains(stores.All(), after.members.store) || len(keySetsOf(issuer)) != 0 {
+	if slices.Contains(stores.All(), after.members.stores.common.memberStore) || len(keySetsOf(issuer)) != 0 {
 		t.Error("store or key set outlived their last user")
 	}
 }
@@ -177,7 +177,7 @@ func TestReloadWithChangedSettingsReplacesStoreOrKeys(t *testing.T) {
 
 			tc.change(t, config)
 			after, _ := mustLoadJSON(t, config)
-			if got := before.members.store != after.members.store; got != tc.newStore {
+			if got := before.members.stores.common.memberStore != after.members.stores.common.memberStore; got != tc.newStore {
 				t.Errorf("another store: %t, want %t", got, tc.newStore)
 			}
 			if got := len(keySetsOf(issuer)) == 2; got != tc.newKey {
@@ -185,7 +185,7 @@ func TestReloadWithChangedSettingsReplacesStoreOrKeys(t *testing.T) {
 			}
 
 			stopBefore()
-			if got := !slices.Contains(stores.All(), before.members.store); got != tc.newStore {
+			if got := !slices.Contains(stores.All(), before.members.stores.common.memberStore); got != tc.newStore {
 				t.Errorf("the old store was closed: %t, want %t", got, tc.newStore)
 			}
 			if got := !slices.Contains(keySetsOf(issuer), keysBefore[0]); got != tc.newKey {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -29,7 +30,7 @@ func (h *Handler) checkLogout() error {
 		return errors.New("logout_path: there are clients and no path; give the path that Keycloak sends logouts to")
 	case !isPlainPath(h.LogoutPath):
 		return errors.New("logout_path is a plain path, such as /oidc/backchannel-logout, without query or escapes")
-	case h.LogoutPath == h.ResourceMetadata:
+	case h.LogoutPath == h.ResourceMetadata, h.ResourceMetadata == resourceMetadataDefault && strings.HasPrefix(h.LogoutPath, wellKnownResource):
 		return errors.New("logout_path and resource_metadata are the same path; change one of the two")
 	case len(h.LogoutClients) == 0 && len(h.Audiences) == 0:
 		return errors.New("logout_path needs the ids of the clients whose logouts count here, after the path: there is no audience to take them from")
@@ -84,7 +85,7 @@ func (h *Handler) logOut(r *http.Request) (outcome, error) {
 		// no token of the session lives longer
 		Until: logout.IssuedAt.Add(orDefault(h.MaxTokenLifetime, defaultTokenLifetime) + h.leeway()),
 	}
-	news, err := h.members.store.Logout(r.Context(), ended, h.members.observer(store.Want{}))
+	news, err := h.members.stores.logOut(r.Context(), ended, h.members.observer(store.Want{}))
 	if c := h.logger.Check(zap.DebugLevel, "logged out by Keycloak"); c != nil {
 		c.Write(zap.String("issuer", logout.Issuer), zap.String("kc_id", logout.Subject), zap.Bool("replayed", !news))
 	}

@@ -22,6 +22,7 @@ type metrics struct {
 	keyFetches *prometheus.HistogramVec
 	introspect *prometheus.HistogramVec
 	log        *prometheus.CounterVec
+	stale      prometheus.Gauge
 
 	// The counters that every request needs, looked up once.
 	byOutcome map[outcome]prometheus.Counter
@@ -38,6 +39,7 @@ const (
 	resolverUnknown = "unknown"
 	resolverTimeout = "timeout"
 	resolverError   = "error"
+	resolverBusy    = "busy" // not called: too many were under way, or waiting
 )
 
 // newMetrics registers the collectors on reg, which lives as long as one
@@ -67,10 +69,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		introspect: histogram("introspection_duration_seconds", "Time that introspections of tokens took, by result.", "result"),
 		log:        counter("log_events_total", "What came out of the store's log of flushes, by event.", "event"),
 	}
+	m.stale = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: namespace, Subsystem: subsystem, Name: "stale_members",
+		Help: "Members that serve although they are too old, because the resolvers fail.",
+	})
 	err := errors.Join(
 		register(reg, &m.requests), register(reg, &m.lookups), register(reg, &m.mismatches),
 		register(reg, &m.resolver), register(reg, &m.redis), register(reg, &m.redisFails),
-		register(reg, &m.keyFetches), register(reg, &m.introspect), register(reg, &m.log),
+		register(reg, &m.keyFetches), register(reg, &m.introspect), register(reg, &m.log), register(reg, &m.stale),
 	)
 	m.byOutcome = make(map[outcome]prometheus.Counter, len(outcomesOnHotPath))
 	for _, o := range outcomesOnHotPath {
@@ -157,6 +163,7 @@ func (m *metrics) logNews(news store.LogNews) {
 		{"malformed", news.Malformed},
 		{"repeated", news.Repeated},
 		{"collapsed", news.Collapsed},
+		{"evicted", news.Evicted},
 	} {
 		if event.count > 0 {
 			m.log.WithLabelValues(event.name).Add(float64(event.count))

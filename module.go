@@ -17,6 +17,9 @@ import (
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
 	// the resolvers that come with the module
+	_ "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/claims"
+	_ "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/http"
+	_ "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/keycloak"
 	_ "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/sql"
 	_ "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/static"
 )
@@ -183,10 +186,23 @@ type Handler struct {
 	// longest time that a change of a member may go unnoticed. Default: 60s.
 	TTL caddy.Duration `json:"ttl,omitempty"`
 
+	// How long it is remembered that somebody is no member, or not an active
+	// one. Default: 5s.
+	NegativeTTL caddy.Duration `json:"negative_ttl,omitempty"`
+
+	// How much older than `ttl` a member may be while the resolvers fail.
+	// Default: 0, members that are too old are then refused with 503.
+	StaleIfError caddy.Duration `json:"stale_if_error,omitempty"`
+
+	// How long before its `ttl` has passed a member that is in use is renewed,
+	// in the background. Default: 0, it is not; whoever comes next waits.
+	RefreshAhead caddy.Duration `json:"refresh_ahead,omitempty"`
+
 	// The cache in this process.
 	Memory Memory `json:"memory,omitzero"`
 
-	// The cache that several nodes share. At most one; default: none.
+	// The caches that several nodes share: at most one for all tenants, and any
+	// number for tenants of their own. Default: none.
 	Stores []*Store `json:"stores,omitempty"`
 
 	// Where a member that is in no cache is looked up. The next is asked only
@@ -196,6 +212,13 @@ type Handler struct {
 
 	// The most time that the resolvers may take together. Default: 2s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// How many calls to the resolvers there may be at a time, on this node.
+	// Look-ups beyond that wait, a bounded number of them. Default: 64.
+	MaxLookups int `json:"max_lookups,omitempty"`
+
+	// How many of them may be for one tenant. Default: a quarter of all.
+	MaxLookupsPerTenant int `json:"max_lookups_per_tenant,omitempty"`
 
 	// The headers that tell the upstream who the user is, instead of the
 	// default ones: `X-User-ID`, `X-User-Name`, `X-User-Email` (if verified),
@@ -218,7 +241,9 @@ type Handler struct {
 	tokens   *token.Issuers
 	sender   senderRule
 	bindings []tenantBinding // of the issuers, in their order
-	required []token.Requirement
+
+	issuerURLs []string // expanded, likewise
+	required   []token.Requirement
 
 	introspects   *introspectObserver // nil if no issuer does
 	logoutClients []string            // audiences of logout tokens
@@ -362,7 +387,10 @@ func (h *Handler) decide(header http.Header, r *http.Request, repl *caddy.Replac
 		return outcomeOfToken(err), err
 	}
 	tok := verified.Token
-	if h.members.store.LoggedOut(tok.Issuer, tok.SessionID, tok.Subject, tok.IssuedAt) {
+	if h.LogoutPath != "" && !h.members.stores.knowsLogouts(h.members.now()) {
+		return outcomeLogoutsUnknown, nil
+	}
+	if h.members.stores.loggedOut(tok.Issuer, tok.SessionID, tok.Subject, tok.IssuedAt) {
 		return outcomeLoggedOut, nil
 	}
 	if refused, err := h.sender.check(header, r, shown, tok.Confirmation); refused != "" {

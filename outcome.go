@@ -70,10 +70,12 @@ const (
 
 	// What could not be found out.
 	outcomeKeysUnavailable           = outcome(token.ReasonKeysUnavailable)
+	outcomeLogoutsUnknown    outcome = "logouts_unknown"
 	outcomeIntrospection             = outcome(token.ReasonIntrospection)
 	outcomeResolverTimeout   outcome = "resolver_timeout"
 	outcomeResolverError     outcome = "resolver_error"
 	outcomeResolverAmbiguous outcome = "resolver_ambiguous"
+	outcomeResolverBusy      outcome = "resolver_busy"
 	outcomeClientGone        outcome = "client_gone"
 )
 
@@ -142,14 +144,20 @@ func (o outcome) answer() answer {
 	case outcomeTenantMismatch, outcomeNotAMember, outcomeMemberInactive,
 		outcomeKCIDMismatch, outcomeTenantOfMember, outcomeIssuerOfMember:
 		return answerForbidden
-	case outcomeKeysUnavailable, outcomeIntrospection, outcomeReplayUnknown, outcomeLogoutPending,
-		outcomeResolverTimeout, outcomeResolverError, outcomeResolverAmbiguous:
+	case outcomeKeysUnavailable, outcomeIntrospection, outcomeLogoutsUnknown, outcomeReplayUnknown, outcomeLogoutPending,
+		outcomeResolverTimeout, outcomeResolverError, outcomeResolverAmbiguous, outcomeResolverBusy:
 		return answerUnavailable
 	case outcomeClientGone:
 		return answerClientGone
 	default:
 		return answerInvalidToken
 	}
+}
+
+// isOfResolver tells whether the resolvers could not say whether there is such
+// a member. An ambiguous answer is one, but no reason to believe an older one.
+func (o outcome) isOfResolver() bool {
+	return o == outcomeResolverTimeout || o == outcomeResolverError || o == outcomeResolverBusy
 }
 
 // refusal returns the error that ends a request decided as o. It goes to Caddy

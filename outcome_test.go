@@ -51,6 +51,7 @@ func TestAnswers(t *testing.T) {
 		outcomeCertificateOther:                {401, invalidToken, ""},
 		outcomeLoggedOut:                       {401, invalidToken, ""},
 		outcomeIntrospection:                   {503, "", "5"},
+		outcomeLogoutsUnknown:                  {503, "", "5"},
 		outcomeLogoutRefused:                   {400, "", ""},
 		outcomeLogoutTooLarge:                  {413, "", ""},
 		outcomeLogoutPending:                   {503, "", "5"},

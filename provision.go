@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -66,6 +67,7 @@ func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error
 		}
 		issuers, expanded = append(issuers, verifier), append(expanded, issuer)
 		h.bindings = append(h.bindings, newTenantBinding(issuer, h.TenantClaim))
+		h.issuerURLs = append(h.issuerURLs, issuer.URL)
 	}
 	resource, err := repl.ReplaceOrErr(h.Resource, true, true)
 	if err != nil {
@@ -137,39 +139,67 @@ func (h *Handler) provisionMembers(ctx caddy.Context, repl *caddy.Replacer) erro
 		return err
 	}
 
-	shared := Store{URL: memoryURL}
-	if len(h.Stores) > 0 {
-		shared = *h.Stores[0]
-	}
-	if shared.URL, err = repl.ReplaceOrErr(shared.URL, true, true); err != nil {
-		return errors.New("store: the URL has a placeholder that is unknown or empty; see that the environment variable or the file exists")
-	}
-	if err := shared.check(); err != nil {
+	shelves, releases, err := newStoreSet(ctx, h, repl, resolvers)
+	h.releases = append(h.releases, releases...)
+	if err != nil {
 		return err
 	}
-	keys, err := newKeys(shared, resolvers)
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	cache, release, err := acquireStore(h.Memory, shared)
+	gate, release, err := acquireGate(resolvers, h.MaxLookups, h.MaxLookupsPerTenant)
 	if err != nil {
 		return err
 	}
 	h.releases = append(h.releases, release)
 	h.members = &finder{
-		store:     cache,
-		keys:      keys,
+		stores:    shelves,
+		gate:      gate,
 		resolvers: resolvers,
-		ttl:       orDefault(h.TTL, defaultTTL),
-		timeout:   orDefault(h.Timeout, defaultTimeout),
+		claims:    newClaimsRead(resolvers),
+		uncached:  !slices.ContainsFunc(resolvers, func(r member.Resolver) bool { return !uncached(r) }),
+		life: memberLife{
+			ttl:      orDefault(h.TTL, defaultTTL),
+			negative: orDefault(h.NegativeTTL, defaultNegativeTTL),
+			stale:    time.Duration(h.StaleIfError),
+			refresh:  time.Duration(h.RefreshAhead),
+		},
+		timeout: orDefault(h.Timeout, defaultTimeout),
 		// reading and writing Redis come on top, and a little for the rest
-		patience: orDefault(h.Timeout, defaultTimeout) + 2*orDefault(shared.Timeout, defaultRedisTimeout) + time.Second,
-		down:     make([]atomic.Bool, len(resolvers)),
-		metrics:  h.metrics,
-		logger:   h.logger,
-		now:      time.Now,
+		patience:  orDefault(h.Timeout, defaultTimeout) + 2*h.slowestStore() + time.Second,
+		down:      make([]atomic.Bool, len(resolvers)),
+		staleness: newStaleness(h.metrics.stale),
+		metrics:   h.metrics,
+		logger:    h.logger,
+		now:       time.Now,
+	}
+	h.releases = append(h.releases, func() error { h.members.staleness.end(); return nil })
+	for _, s := range shelves.all {
+		for _, resolver := range resolvers {
+			if source, ok := resolver.(watcher); ok {
+				h.releases = append(h.releases, s.watches.add(s.memberStore, source))
+			}
+		}
+		h.releases = append(h.releases, s.views.add(&view{s.keys, h.issuersOf, h.members.life}))
 	}
 	return nil
+}
+
+// slowestStore is the longest that a look-up may spend on any store.
+func (h *Handler) slowestStore() time.Duration {
+	slowest := defaultRedisTimeout
+	for _, s := range h.Stores {
+		slowest = max(slowest, time.Duration(s.Timeout))
+	}
+	return slowest
+}
+
+// issuersOf returns the issuers that a user of a tenant may be of.
+func (h *Handler) issuersOf(tenant string) []string {
+	var issuers []string
+	for i, binding := range h.bindings {
+		if len(binding.tenants) == 0 || slices.Contains(binding.tenants, tenant) {
+			issuers = append(issuers, strings.ReplaceAll(h.issuerURLs[i], token.Placeholder, tenant))
+		}
+	}
+	return issuers
 }
 
 // keyObserver carries what a shared key set sees to the configuration whose

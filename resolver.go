@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/store"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
@@ -19,22 +19,52 @@ import (
 // asking the resolvers. Whatever the way, the member is checked against the
 // request before it is used.
 type finder struct {
-	store     *memberStore
-	keys      *store.Keys
+	stores    *storeSet
+	gate      *gate
 	resolvers []member.Resolver
-	ttl       time.Duration // how old a cached member may be
-	timeout   time.Duration // for the resolvers together
+	claims    claimsRead
+	uncached  bool // of all resolvers: nothing is looked up, or kept, anywhere
 	metrics   *metrics
 	logger    *zap.Logger
 	now       func() time.Time
+	life      memberLife
+	timeout   time.Duration // for the resolvers together
 
 	// patience bounds how long a request waits, should a resolver not keep to
 	// its time.
 	patience time.Duration
 
+	staleness *staleness
+
 	// down tells of each resolver whether its last call failed, so that each
 	// change is logged once.
 	down []atomic.Bool
+}
+
+// memberLife says how long members are good for.
+type memberLife struct {
+	ttl      time.Duration // how old a cached member may be
+	negative time.Duration // how long it is remembered that somebody is no member
+	stale    time.Duration // how much older a member may be while the resolvers fail
+	refresh  time.Duration // how long before its end a member is renewed; 0: not
+}
+
+// jittered returns ttl, shortened by up to a tenth, so that members that were
+// loaded together do not end together.
+func (l memberLife) jittered() time.Duration {
+	return l.ttl - rand.N(l.ttl/10+1) //nolint:gosec // it keeps no secret
+}
+
+// isDue tells whether a member in use should be renewed now, ahead of its end.
+func (l memberLife) isDue(entry *store.Entry, now time.Time) bool {
+	if l.refresh <= 0 {
+		return false
+	}
+	end := entry.Expires
+	if mine := entry.LoadedAt.Add(l.ttl); mine.Before(end) {
+		end = mine
+	}
+	return end.Sub(now) < l.refresh
 }
 
 // found is a member that fits the request, and where it came from.
@@ -47,23 +77,77 @@ type found struct {
 // find returns the member that the token's user is in the tenant, or the
 // outcome that refuses the request.
 func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (found, outcome) {
-	key := f.keys.Member(tenant, tok.Issuer, tok.Subject)
-	want := store.Want{Tenant: tenant, Issuer: tok.Issuer, KCID: tok.Subject, TTL: f.ttl}
-
-	entry, result := f.store.Memory(key, want)
-	f.metrics.lookup(store.Memory.String(), result.String())
-	switch result {
-	case store.Hit:
-		why := checkMember(entry.Member, want)
-		if why == "" {
-			return found{entry.Member, sourceMemory, entry.LoadedAt}, ""
-		}
-		f.dropWrong(ctx, key, sourceMemory, why, want)
-	case store.Mismatch:
-		f.dropWrong(ctx, key, sourceMemory, outcomeWrongEntry, want)
-	default: // memory has nothing to offer
+	q := f.question(tok, tenant)
+	if f.uncached {
+		return f.ask(ctx, q)
 	}
-	return f.join(ctx, key, want)
+
+	entry, result := q.shelf.Memory(q.key, q.want)
+	f.metrics.lookup(store.Memory.String(), result.String())
+	switch {
+	case entry == nil:
+		if result == store.Mismatch {
+			f.dropWrong(ctx, q, sourceMemory, outcomeWrongEntry)
+		}
+	case checkMember(entry.Member, q.want) != "":
+		f.dropWrong(ctx, q, sourceMemory, checkMember(entry.Member, q.want))
+		entry = nil
+	case result == store.Hit:
+		if f.life.isDue(entry, f.now()) {
+			f.renew(ctx, q)
+		}
+		return found{entry.Member, sourceMemory, entry.LoadedAt}, ""
+	}
+	if reason, known := q.shelf.Absent(q.key, q.want); known {
+		f.metrics.lookup(levelNegative, store.Hit.String())
+		return found{}, outcome(reason)
+	}
+	if entry != nil && f.isDown() { // nobody waits to hear once more that the resolvers fail
+		f.renew(ctx, q)
+		return f.staleFound(q, entry), ""
+	}
+	return f.join(ctx, q)
+}
+
+// levelNegative is the level of the metric of look-ups that says of users that
+// they are no members.
+const levelNegative = "negative"
+
+// question is what is asked for a request: the same for all that may share the
+// answer.
+type question struct {
+	shelf *shelf // where the tenant's members are cached
+	key   string
+	want  store.Want
+	query member.Query
+}
+
+// question puts together what is asked for the token's user in a tenant.
+func (f *finder) question(tok *token.Token, tenant string) question {
+	claims, digest := f.claims.of(tok)
+	want := store.Want{
+		Tenant: tenant, Issuer: tok.Issuer, KCID: tok.Subject, Claims: digest, TTL: f.life.ttl, Stale: f.life.stale,
+	}
+	cached := f.stores.of(tenant)
+	return question{
+		shelf: cached,
+		key:   cached.keys.MemberWith(tenant, tok.Issuer, tok.Subject, digest),
+		want:  want,
+		query: member.Query{Tenant: tenant, Issuer: tok.Issuer, KCID: tok.Subject, Claims: claims},
+	}
+}
+
+// ask asks the resolvers and nobody else.
+func (f *finder) ask(ctx context.Context, q question) (found, outcome) {
+	resolved, _, refused := f.resolve(ctx, q)
+	if refused != "" {
+		return found{}, refused
+	}
+	if why := checkMember(resolved, q.want); why != "" {
+		f.refuseResolved(q, why)
+		return found{}, why
+	}
+	return found{resolved, sourceResolver, f.now()}, ""
 }
 
 // checkMember tells why a member is not the one who may use the tenant, "" if
@@ -85,26 +169,149 @@ func checkMember(m *member.Member, want store.Want) outcome {
 	}
 }
 
-// sourceOfLevel names the place of a cached entry.
-func sourceOfLevel(level store.Level) source {
-	switch level {
-	case store.Memory:
-		return sourceMemory
-	case store.Redis:
-		return sourceRedis
-	default:
-		return sourceNone
+// flightResult is what one look-up found for all who wait for it.
+type flightResult struct {
+	found
+	refused   outcome
+	overtaken bool // by a flush: who came after that needs a look-up of their own
+}
+
+// join waits for the one look-up of this member that is under way on this
+// node, or starts it. A caller that goes away leaves it running for the others.
+func (f *finder) join(ctx context.Context, q question) (found, outcome) {
+	patience := time.NewTimer(f.patience)
+	defer patience.Stop()
+	for {
+		flight := f.flightOf(q)
+		began := q.shelf.Begin(q.key, q.want, nil)
+		results := q.shelf.flights.DoChan(flight, func() (any, error) {
+			return f.guarded(func() flightResult { return f.lookUp(context.WithoutCancel(ctx), q) }), nil
+		})
+		select {
+		case <-patience.C:
+			q.shelf.flights.Forget(flight) // the next request tries anew
+			return found{}, outcomeResolverTimeout
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return found{}, outcomeResolverTimeout
+			}
+			return found{}, outcomeClientGone
+		case r := <-results:
+			result := r.Val.(flightResult)
+			if result.overtaken && !began.Overtaken() {
+				continue // it had begun before a flush, and we came after that
+			}
+			return result.found, result.refused
+		}
 	}
+}
+
+// flightOf names the look-ups that may share their answer. Whoever accepts
+// another age of members may need another answer.
+func (f *finder) flightOf(q question) string {
+	return fmt.Sprintf("%d %d %s", q.want.TTL, q.want.Stale, q.key)
+}
+
+// guarded recovers panics: on a flight nobody else could, and one would end
+// Caddy.
+func (f *finder) guarded(lookUp func() flightResult) (result flightResult) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.logger.Error("look-up of a member panicked", zap.Any("panic", p), zap.Stack("stack"))
+			result = flightResult{refused: outcomeResolverError}
+		}
+	}()
+	return lookUp()
+}
+
+// lookUp goes through the levels below memory.
+func (f *finder) lookUp(ctx context.Context, q question) flightResult {
+	lookup := q.shelf.Begin(q.key, q.want, f.observer(q.want))
+	entry, level, result := lookup.Get(ctx)
+	if entry != nil {
+		why := checkMember(entry.Member, q.want)
+		switch {
+		case why != "":
+			f.dropWrong(ctx, q, sourceOfLevel(level), why)
+			lookup = q.shelf.Begin(q.key, q.want, f.observer(q.want)) // what is stored now was loaded after the drop
+			entry = nil
+		case result == store.Hit:
+			return flightResult{found: found{entry.Member, sourceOfLevel(level), entry.LoadedAt}, overtaken: lookup.Overtaken()}
+		}
+	}
+	resolved := f.resolveInto(ctx, lookup, q)
+	if entry != nil && resolved.refused.isOfResolver() {
+		resolved.found, resolved.refused = f.staleFound(q, entry), ""
+	}
+	return resolved
+}
+
+// resolveInto asks the resolvers and stores what they say.
+func (f *finder) resolveInto(ctx context.Context, lookup *store.Lookup, q question) flightResult {
+	resolved, by, refused := f.resolve(ctx, q)
+	if refused == "" {
+		if refused = checkMember(resolved, q.want); refused != "" {
+			f.refuseResolved(q, refused)
+		}
+	}
+	result := flightResult{found: found{resolved, sourceResolver, f.now()}, refused: refused}
+	switch {
+	case refused.isOfResolver():
+		return flightResult{refused: refused, overtaken: lookup.Overtaken()}
+	case by != nil && uncached(by): // also that it knows nobody follows from the token at hand
+	case refused == "":
+		result.loadedAt = lookup.Put(ctx, resolved, f.life.jittered(), f.life.stale).LoadedAt
+	case refused == outcomeNotAMember || refused == outcomeMemberInactive:
+		lookup.PutAbsent(ctx, string(refused), f.life.negative)
+	}
+	f.staleness.over(q.key)
+	result.overtaken = lookup.Overtaken()
+	return result
+}
+
+// refuseResolved tells of a member that a resolver returned and that is not the
+// one who may use the tenant. An inactive one is no fault of anybody's.
+func (f *finder) refuseResolved(q question, why outcome) {
+	f.metrics.mismatch(sourceResolver, why)
+	if why != outcomeMemberInactive {
+		f.reportWrong("resolver returned a member that was not asked for; check its query", sourceResolver, why, q.want)
+	}
+}
+
+// renew has the resolvers asked about a member in the background. The member
+// that is cached serves until they have answered; if they say that it is none
+// any more, it is dropped.
+func (f *finder) renew(ctx context.Context, q question) {
+	q.shelf.flights.DoChan("renew "+f.flightOf(q), func() (any, error) {
+		return f.guarded(func() flightResult {
+			ctx := context.WithoutCancel(ctx)
+			result := f.resolveInto(ctx, q.shelf.Begin(q.key, q.want, f.observer(q.want)), q)
+			if result.refused != "" && !result.refused.isOfResolver() && result.refused != outcomeNotAMember && result.refused != outcomeMemberInactive {
+				f.drop(ctx, q)
+			}
+			return result
+		}), nil
+	})
+}
+
+// staleFound is a member that is too old, and serves while the resolvers fail.
+func (f *finder) staleFound(q question, entry *store.Entry) found {
+	f.staleness.serves(q.key, entry.LoadedAt.Add(f.life.ttl+f.life.stale).Sub(f.now()))
+	return found{entry.Member, sourceStale, entry.LoadedAt}
 }
 
 // dropWrong forgets a cached member that does not fit the request. That should
 // never be: it means that somebody wrote to the cache who should not have, or
 // that the application's own records changed their user.
-func (f *finder) dropWrong(ctx context.Context, key string, from source, why outcome, want store.Want) {
-	f.reportWrong("cached member does not fit the request; it is dropped and resolved again", from, why, want)
+func (f *finder) dropWrong(ctx context.Context, q question, from source, why outcome) {
+	f.reportWrong("cached member does not fit the request; it is dropped and resolved again", from, why, q.want)
+	f.drop(ctx, q)
+}
+
+func (f *finder) drop(ctx context.Context, q question) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxRedisTimeout)
 	defer cancel()
-	if err := f.store.Delete(ctx, key, f.observer(want)); err != nil {
+	if err := q.shelf.Delete(ctx, q.key, f.observer(q.want)); err != nil {
 		f.logger.Warn("could not drop a cached member everywhere", zap.Error(err))
 	}
 }
@@ -118,195 +325,14 @@ func (f *finder) reportWrong(message string, from source, why outcome, want stor
 		zap.String("kc_id", want.KCID))
 }
 
-// flightResult is what one look-up found for all who wait for it.
-type flightResult struct {
-	found
-	refused outcome
-}
-
-// join waits for the one look-up of this member that is under way on this
-// node, or starts it. A caller that goes away leaves it running for the others.
-func (f *finder) join(ctx context.Context, key string, want store.Want) (found, outcome) {
-	// whoever accepts another age of members may need another answer
-	flight := fmt.Sprintf("%d %s", want.TTL, key)
-	results := f.store.flights.DoChan(flight, func() (result any, err error) {
-		// a panic in here could be recovered by nobody else and would end Caddy
-		defer func() {
-			if p := recover(); p != nil {
-				f.logger.Error("look-up of a member panicked", zap.Any("panic", p), zap.Stack("stack"))
-				result = flightResult{refused: outcomeResolverError}
-			}
-		}()
-		return f.lookUp(context.WithoutCancel(ctx), key, want), nil
-	})
-	patience := time.NewTimer(f.patience)
-	defer patience.Stop()
-	select {
-	case <-patience.C:
-		f.store.flights.Forget(flight) // the next request tries anew
-		return found{}, outcomeResolverTimeout
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return found{}, outcomeResolverTimeout
-		}
-		return found{}, outcomeClientGone
-	case r := <-results:
-		result := r.Val.(flightResult)
-		return result.found, result.refused
-	}
-}
-
-// lookUp goes through the levels below memory.
-func (f *finder) lookUp(ctx context.Context, key string, want store.Want) flightResult {
-	lookup := f.store.Begin(key, want, f.observer(want))
-	if entry, level := lookup.Get(ctx); entry != nil {
-		why := checkMember(entry.Member, want)
-		if why == "" {
-			return flightResult{found: found{entry.Member, sourceOfLevel(level), entry.LoadedAt}}
-		}
-		f.dropWrong(ctx, key, sourceOfLevel(level), why, want)
-		lookup = f.store.Begin(key, want, f.observer(want)) // what is stored now was loaded after the drop
-	}
-
-	resolved, refused := f.resolve(ctx, want)
-	if refused != "" {
-		return flightResult{refused: refused}
-	}
-	if why := checkMember(resolved, want); why != "" {
-		f.metrics.mismatch(sourceResolver, why)
-		if why != outcomeMemberInactive {
-			f.reportWrong("resolver returned a member that was not asked for; check its query", sourceResolver, why, want)
-		}
-		return flightResult{refused: why}
-	}
-	entry := lookup.Put(ctx, resolved, f.ttl)
-	return flightResult{found: found{resolved, sourceResolver, entry.LoadedAt}}
-}
-
-// resolve asks the resolvers in their order, the next only when the one before
-// certainly does not know the user.
-func (f *finder) resolve(ctx context.Context, want store.Want) (*member.Member, outcome) {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	query := member.Query{Tenant: want.Tenant, Issuer: want.Issuer, KCID: want.KCID}
-
-	for i, resolver := range f.resolvers {
-		started := f.now()
-		m, err := resolver.Resolve(ctx, query)
-		took := f.now().Sub(started)
-		switch {
-		case err == nil && m != nil:
-			f.metrics.resolved(resolverFound, took)
-			f.answers(i)
-			return m, ""
-		case errors.Is(err, member.ErrUnknown):
-			f.metrics.resolved(resolverUnknown, took)
-			f.answers(i)
-		case err == nil:
-			return nil, f.fails(i, errors.New("resolver returned neither a member nor an error"), took)
-		default:
-			return nil, f.fails(i, err, took)
-		}
-	}
-	return nil, outcomeNotAMember
-}
-
-// answers notes that a resolver could be asked.
-func (f *finder) answers(resolver int) {
-	if f.down[resolver].Load() && f.down[resolver].CompareAndSwap(true, false) {
-		f.logger.Info("resolver answers again", zap.Int("resolver", resolver))
-	}
-}
-
-// fails tells how a failed call refuses the request. An ambiguous
-// answer is one member's trouble, not the resolver's, and is logged as such.
-func (f *finder) fails(resolver int, err error, took time.Duration) outcome {
-	switch {
-	case errors.Is(err, member.ErrAmbiguous):
-		f.metrics.resolved(resolverError, took)
-		f.logger.Error("resolver found more than one member; make (tenant, kc_id) unique", zap.Error(err))
-		return outcomeResolverAmbiguous
-	case errors.Is(err, context.DeadlineExceeded):
-		f.metrics.resolved(resolverTimeout, took)
-		f.fell(resolver, err)
-		return outcomeResolverTimeout
+// sourceOfLevel names the place of a cached entry.
+func sourceOfLevel(level store.Level) source {
+	switch level {
+	case store.Memory:
+		return sourceMemory
+	case store.Redis:
+		return sourceRedis
 	default:
-		f.metrics.resolved(resolverError, took)
-		f.fell(resolver, err)
-		return outcomeResolverError
-	}
-}
-
-func (f *finder) fell(resolver int, err error) {
-	if f.down[resolver].CompareAndSwap(false, true) {
-		f.logger.Error("resolver cannot answer; members in no cache get 503 until it does",
-			zap.Int("resolver", resolver), zap.Error(err))
-	}
-}
-
-// observer returns what carries the store's observations here.
-func (f *finder) observer(want store.Want) store.Observer {
-	return storeObserver{finder: f, want: want}
-}
-
-// storeObserver carries what the shared store sees to the configuration that
-// asked: its metrics and its log.
-type storeObserver struct {
-	finder *finder
-	want   store.Want
-}
-
-// Lookup implements [store.Observer].
-func (o storeObserver) Lookup(level store.Level, result store.Result) {
-	o.finder.metrics.lookup(level.String(), result.String())
-	if result == store.Mismatch {
-		o.finder.reportWrong("cached member does not fit the request; it is dropped and resolved again",
-			sourceOfLevel(level), outcomeWrongEntry, o.want)
-	}
-}
-
-// RedisOp implements [store.Observer].
-func (o storeObserver) RedisOp(op store.Op, took time.Duration, err error) {
-	o.finder.metrics.redisCommand(op.String(), took, err)
-}
-
-// LogState implements [store.Observer]: one line per change of state.
-func (o storeObserver) LogState(state store.LogState, err error) {
-	level, message := zapcore.InfoLevel, "the log of flushes is followed"
-	switch state {
-	case store.LogBlind:
-		level, message = zapcore.WarnLevel, "the log of flushes cannot be read; members are resolved anew more often until it can"
-	case store.LogStarting:
-		level, message = zapcore.DebugLevel, "the log of flushes has not been read yet"
-	case store.LogFollowed:
-	}
-	if c := o.finder.logger.Check(level, message); c != nil {
-		c.Write(zap.String("state", state.String()), zap.Error(err))
-	}
-}
-
-// LogNews implements [store.Observer].
-func (o storeObserver) LogNews(news store.LogNews) {
-	o.finder.metrics.logNews(news)
-	if news.Malformed > 0 {
-		o.finder.logger.Warn("the log of flushes holds what cannot be read; to be safe, every member was flushed",
-			zap.Int("entries", news.Malformed), zap.String("id", news.MalformedAt))
-	}
-}
-
-// RedisState implements [store.Observer]: one line per change of state.
-func (o storeObserver) RedisState(state store.State, err error) {
-	var level zapcore.Level
-	var message string
-	switch state {
-	case store.Up:
-		level, message = zapcore.InfoLevel, "redis is up"
-	case store.ReadOnly:
-		level, message = zapcore.WarnLevel, "redis takes no writes; members found by this node are not shared"
-	case store.Down:
-		level, message = zapcore.WarnLevel, "redis is unavailable; members come from memory and the resolvers"
-	}
-	if c := o.finder.logger.Check(level, message); c != nil {
-		c.Write(zap.String("state", state.String()), zap.Error(err))
+		return sourceNone
 	}
 }

@@ -96,8 +96,9 @@ func plant(tb testing.TB, h *Handler, kcID, tenant string, m *member.Member) {
 	tb.Helper()
 	issuer := h.Issuers[0].URL
 	want := store.Want{Tenant: tenant, Issuer: issuer, KCID: kcID, TTL: time.Minute}
-	lookup := h.members.store.Begin(h.members.keys.Member(tenant, issuer, kcID), want, nil)
-	if entry := lookup.Put(context.Background(), m, time.Minute); entry == nil {
+	cached := h.members.stores.common
+	lookup := cached.Begin(cached.keys.Member(tenant, issuer, kcID), want, nil)
+	if entry := lookup.Put(context.Background(), m, time.Minute, 0); entry == nil {
 		tb.Fatal("the cache took nothing")
 	}
 }
@@ -130,6 +131,9 @@ func TestResolvedMemberThatFailsTheCheckIsRefused(t *testing.T) {
 				}
 			}
 			s.source.respond(nil)
+			if tc.reason == outcomeMemberInactive { // which is no fault, and remembered
+				flushAll(t, h)
+			}
 			if got := send(t, h, bearer(s.token("alice"), "t1")); got.status != 0 {
 				t.Errorf("once the resolver is right, status %d", got.status)
 			}
@@ -345,7 +349,7 @@ func TestReadersOwnTTLCounts(t *testing.T) {
 	s := newSite(t)
 	patient, _ := load(t, s.config())
 	strict, _ := load(t, s.config(func(h *Handler) { h.TTL = caddy.Duration(time.Nanosecond) }))
-	if patient.members.store != strict.members.store {
+	if patient.members.stores.common.memberStore != strict.members.stores.common.memberStore {
 		t.Fatal("the handlers do not share their store")
 	}
 	fields := bearer(s.token("alice"), "t1")

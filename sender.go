@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -37,6 +38,15 @@ func newSenderRule(h *Handler, repl *caddy.Replacer) (senderRule, error) {
 	var err error
 	if rule.origins, err = expandAll(repl, h.DPoP.Origins); err != nil {
 		return rule, fmt.Errorf("dpop: origin: %w", err)
+	}
+	if len(rule.origins) == 0 && h.Resource != "" {
+		resource, err := repl.ReplaceOrErr(h.Resource, true, true)
+		if err != nil {
+			return rule, fmt.Errorf("resource: %w", err)
+		}
+		if u, err := url.Parse(resource); err == nil {
+			rule.origins = []string{u.Scheme + "://" + u.Host}
+		}
 	}
 	for _, origin := range rule.origins {
 		if err := checkOrigin(origin); err != nil {
@@ -159,8 +169,8 @@ type proofMemory struct{ members *finder }
 // First implements [dpop.Replay]. Without Redis this node's memory decides
 // alone: a proof could be replayed at another node, but no longer than it is
 // young, and only by who sees both token and proof.
-func (p proofMemory) First(ctx context.Context, id [32]byte, life time.Duration) (bool, error) {
-	first, err := p.members.store.Claim(ctx, base64.RawURLEncoding.EncodeToString(id[:]), life, p.members.observer(store.Want{}))
+func (p proofMemory) First(ctx context.Context, thumbprint string, id [32]byte, life time.Duration) (bool, error) {
+	first, err := p.members.stores.common.Claim(ctx, thumbprint, base64.RawURLEncoding.EncodeToString(id[:]), life, p.members.observer(store.Want{}))
 	if errors.Is(err, store.ErrUnavailable) {
 		err = nil
 	}

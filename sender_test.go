@@ -233,6 +233,7 @@ func TestProofURLs(t *testing.T) {
 		"a slash that is escaped is no slash":   {nil, false, "/a%2Fb", "http://site.example/a/b", outcomeInvalidProof},
 		"nor beside what has to be escaped":     {nil, false, "/a%2Fb|", "http://site.example/a/b%7C", outcomeInvalidProof},
 		"nor with the URL in the request line":  {nil, false, "http://site.example/a%2Fb|", "http://site.example/a/b%7C", outcomeInvalidProof},
+		"a fragment in the request line":        {nil, false, "/a#/../b", "http://site.example/a", outcomeInvalidProof},
 		"the URL in the request line":           {nil, false, "http://site.example/a?b", "http://site.example/a", outcomeMember},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -16,10 +16,12 @@ const (
 	defaultTenantHeader = "X-Tenant-ID"
 	defaultLeeway       = 10 * time.Second
 	defaultTTL          = time.Minute
+	defaultNegativeTTL  = 5 * time.Second
 	defaultTimeout      = 2 * time.Second
 
 	maxLeeway  = time.Minute
 	maxTTL     = 24 * time.Hour
+	maxStale   = 30 * 24 * time.Hour
 	maxTimeout = time.Minute
 
 	// maxTokenLifetime is the longest that can be configured: a year.
@@ -72,7 +74,7 @@ func (h *Handler) checkStripOnly() error {
 		h.Preflight != "" || h.DPoP != nil || h.LogoutPath != "" || len(h.LogoutClients) > 0 || len(h.AuthorizedParties) > 0 || len(h.TokenFrom) > 0 || len(h.Require) > 0 ||
 		h.Resource != "" || h.ResourceMetadata != "" || h.MaxTokenLifetime != 0 || h.TenantClaim != "" || h.Tenant != "" || h.TenantDefault != "" || h.TenantPattern != "" ||
 		len(h.Stores) > 0 || h.StripToken || len(h.Algorithms) > 0 || h.Leeway != nil ||
-		h.TTL != 0 || h.Timeout != 0 || h.Memory != (Memory{}) {
+		h.TTL != 0 || h.NegativeTTL != 0 || h.StaleIfError != 0 || h.RefreshAhead != 0 || h.MaxLookups != 0 || h.MaxLookupsPerTenant != 0 || h.Timeout != 0 || h.Memory != (Memory{}) {
 		return errors.New("strip_only admits everybody, so it goes with tenant_header and header only; remove it or the other options")
 	}
 	return nil
@@ -128,6 +130,9 @@ func (h *Handler) checkToken() error {
 	if err := h.DPoP.check(); err != nil {
 		return err
 	}
+	if h.DPoP.isOn() && h.DPoP.Nonce && h.DPoP.NonceSecret == "" && slices.ContainsFunc(h.Stores, func(s *Store) bool { return s != nil && s.URL != memoryURL }) {
+		return errors.New("dpop: nodes that share a store have to share the nonce's secret, too, or clients would be sent back and forth between them; give one, such as `nonce {env.DPOP_SECRET}`")
+	}
 	if err := h.checkLogout(); err != nil {
 		return err
 	}
@@ -181,16 +186,25 @@ func (i Issuer) checkUnexpanded() error {
 // checkUnexpanded checks the store as far as can be before its placeholders
 // are expanded.
 func (s Store) checkUnexpanded() error {
-	if err := checkGlobalPlaceholders(s.URL); err != nil {
-		return fmt.Errorf("store: %w", err)
+	for _, setting := range []struct{ name, value string }{
+		{"store", s.URL},
+		{"client_certificate", s.ClientCertificateFile},
+		{"client_certificate", s.ClientKeyFile},
+		{"server_name", s.ServerName},
+	} {
+		if err := checkGlobalPlaceholders(setting.value); err != nil {
+			return fmt.Errorf("%s: %w", setting.name, err)
+		}
+	}
+	for _, secret := range s.Secrets {
+		if err := checkGlobalPlaceholders(secret); err != nil {
+			return fmt.Errorf("secret: %w", err)
+		}
 	}
 	for _, part := range []struct{ name, value string }{{"key_prefix", s.KeyPrefix}, {"namespace", s.Namespace}} {
 		if part.value != "" && !keyPartPattern.MatchString(part.value) {
 			return fmt.Errorf("%s: %q must consist of 1 to 64 letters, digits, dots, hyphens and underscores", part.name, part.value)
 		}
-	}
-	if strings.HasPrefix(s.URL, "memory:") && s.URL != memoryURL {
-		return errors.New("store: memory:// takes nothing after it")
 	}
 	if head, _, _ := strings.Cut(s.URL, "{"); strings.Contains(head, "://") {
 		// the rest can be checked with anything in the place of secrets
@@ -234,23 +248,24 @@ func (h *Handler) checkMembers() error {
 	switch {
 	case len(h.ResolversRaw) == 0:
 		return errors.New("resolver is required; it says where members are looked up, such as `resolver sql { … }`, or `resolver static { … }` for a trial")
-	case len(h.Stores) > 1:
-		return errors.New("store is given twice; one handler has one store")
 	case h.TTL < 0 || time.Duration(h.TTL) > maxTTL:
 		return fmt.Errorf("ttl: %s is negative or longer than %s", time.Duration(h.TTL), maxTTL)
 	case h.Timeout < 0 || time.Duration(h.Timeout) > maxTimeout:
 		return fmt.Errorf("timeout: %s is negative or longer than %s", time.Duration(h.Timeout), maxTimeout)
+	case h.NegativeTTL < 0 || time.Duration(h.NegativeTTL) > maxTTL:
+		return fmt.Errorf("negative_ttl: %s is negative or longer than %s", time.Duration(h.NegativeTTL), maxTTL)
+	case h.StaleIfError < 0 || time.Duration(h.StaleIfError) > maxStale:
+		return fmt.Errorf("stale_if_error: %s is negative or longer than %s", time.Duration(h.StaleIfError), maxStale)
+	case h.RefreshAhead < 0 || time.Duration(h.RefreshAhead) >= orDefault(h.TTL, defaultTTL):
+		return fmt.Errorf("refresh_ahead: %s is negative or not less than ttl, which is %s", time.Duration(h.RefreshAhead), orDefault(h.TTL, defaultTTL))
+	case h.MaxLookups < 0 || h.MaxLookups > maxMaxLookups, h.MaxLookupsPerTenant < 0 || h.MaxLookupsPerTenant > maxMaxLookups:
+		return fmt.Errorf("max_lookups: it is negative or more than %d", maxMaxLookups)
 	}
 	if err := h.Memory.check(); err != nil {
 		return err
 	}
-	for _, store := range h.Stores {
-		if store == nil {
-			return errors.New("store: null is not a store")
-		}
-		if err := store.checkUnexpanded(); err != nil {
-			return err
-		}
+	if err := h.checkStores(); err != nil {
+		return err
 	}
 	return nil
 }

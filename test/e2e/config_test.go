@@ -48,6 +48,7 @@ http://<addr> {
 			issuer <issuer>
 			audience <audience>
 			ttl 1h
+			stale_if_error 1h
 			memory {
 				max_size <memory>MiB
 			}
@@ -90,9 +91,11 @@ func (w *world) json(t *testing.T, s *site, o settings) string {
 		"issuers":   []object{{"url": w.realm.Issuer()}},
 		"audiences": []string{audience},
 		"ttl":       "1h",
-		"memory":    object{"max_size": o.memory << 20},
-		"stores":    []object{{"url": "redis://:{env.REDIS_PASSWORD}@" + w.redis.Addr + "/0", "key_prefix": o.keyPrefix}},
-		"resolvers": []object{{"resolver": "sql", "driver": "postgres", "dsn": "{env.MEMBERS_DSN}", "query": membersQuery}},
+
+		"stale_if_error": "1h",
+		"memory":         object{"max_size": o.memory << 20},
+		"stores":         []object{{"url": "redis://:{env.REDIS_PASSWORD}@" + w.redis.Addr + "/0", "key_prefix": o.keyPrefix}},
+		"resolvers":      []object{{"resolver": "sql", "driver": "postgres", "dsn": "{env.MEMBERS_DSN}", "query": membersQuery}},
 	}
 	// like the Caddyfile's directive `header`, whose deferred operations are a handler of their own
 	setVersion := object{"handler": "headers", "response": object{"set": object{"X-Config-Version": []string{strconv.Itoa(o.version)}}}}
