@@ -91,7 +91,7 @@ func TestNegativeTTL(t *testing.T) {
 
 // While the resolvers fail, members that are too old serve; a resolver that
 // answers always wins.
-func TestStaleMembers(t *testing.T) {
+func TestStaleMembers_RS004(t *testing.T) {
 	s := newSite(t)
 	h, _ := load(t, s.config(func(h *Handler) {
 		h.TTL, h.StaleIfError = caddy.Duration(20*time.Millisecond), caddy.Duration(time.Hour)
@@ -128,6 +128,59 @@ func TestStaleMembers(t *testing.T) {
 		s.source.down()
 		if got := send(t, h, alice); got.status == 0 {
 			t.Errorf("the source is down again, and she is back, from %s", cacheOf(got))
+		}
+	})
+}
+
+// RS-003, CI-022: a member who is known needs no resolver, and that a resolver
+// failed is never remembered.
+func TestFailedResolverIsNotRemembered(t *testing.T) {
+	s := newSite(t)
+	h, _ := load(t, s.config())
+	alice, bob := bearer(s.token("alice"), "t1"), bearer(s.token("bob"), "t1")
+	if got := send(t, h, alice); got.status != 0 {
+		t.Fatalf("status %d", got.status)
+	}
+	s.source.down()
+	t.Run("RS-003 a member in the cache", func(t *testing.T) {
+		if got := send(t, h, alice); got.status != 0 || cacheOf(got) != "memory" {
+			t.Errorf("status %d from %q", got.status, cacheOf(got))
+		}
+	})
+	t.Run("CI-022 one who is not", func(t *testing.T) {
+		if got := send(t, h, bob); got.status != 503 {
+			t.Errorf("with the source down: status %d", got.status)
+		}
+		s.source.respond(nil)
+		if got := send(t, h, bob); got.status != 0 {
+			t.Errorf("with the source back: status %d, %s", got.status, reasonOf(got))
+		}
+	})
+}
+
+// However many ask for a member whose time has passed, it is resolved once.
+func TestHotMemberIsResolvedOncePerTTL(t *testing.T) {
+	t.Run("CC-007", func(t *testing.T) {
+		s := newSite(t)
+		const ttl = 50 * time.Millisecond
+		h, _ := load(t, s.config(func(h *Handler) { h.TTL = caddy.Duration(ttl) }))
+		alice := bearer(s.token("alice"), "t1")
+		start := time.Now()
+		var crowd sync.WaitGroup
+		for range 8 {
+			crowd.Go(func() {
+				for time.Since(start) < 10*ttl {
+					if got := send(t, h, alice); got.status != 0 {
+						t.Errorf("status %d", got.status)
+						return
+					}
+				}
+			})
+		}
+		crowd.Wait()
+		// jitter takes up to a tenth off the ttl
+		if most := int(time.Since(start)/(ttl*9/10)) + 1; s.source.called() > most {
+			t.Errorf("%d calls, want at most %d", s.source.called(), most)
 		}
 	})
 }
@@ -248,7 +301,7 @@ func TestFlushDuringALookup(t *testing.T) {
 
 // A crowd of new members waits its turn at the resolver, and gets in.
 func TestColdCacheDoesNotOverrunTheResolver(t *testing.T) {
-	t.Run("CC-002", func(t *testing.T) {
+	t.Run("CC-002 RS-017", func(t *testing.T) {
 		s := newSite(t)
 		h, _ := load(t, s.config(func(h *Handler) { h.MaxLookups, h.MaxLookupsPerTenant = 4, 2 }))
 		var mu sync.Mutex

@@ -56,10 +56,10 @@ func TestCachedMembersAreNotMixedUp(t *testing.T) {
 // cache who should not have. It must be told, forgotten and resolved again.
 func TestCachedMemberThatFailsTheCheckIsResolvedAgain(t *testing.T) {
 	for name, corrupt := range map[string]func(*member.Member){
-		"another user":   func(m *member.Member) { m.KCID = "somebody-else" },
-		"another tenant": func(m *member.Member) { m.Tenant = "t2" },
-		"another issuer": func(m *member.Member) { m.Issuer = "https://elsewhere" },
-		"not active":     func(m *member.Member) { m.Active = false },
+		"another user":      func(m *member.Member) { m.KCID = "somebody-else" },
+		"another tenant":    func(m *member.Member) { m.Tenant = "t2" },
+		"another issuer":    func(m *member.Member) { m.Issuer = "https://elsewhere" },
+		"CI-005 not active": func(m *member.Member) { m.Active = false },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
@@ -248,8 +248,8 @@ func TestNextResolverIsAskedOnlyForUnknownUsers(t *testing.T) {
 	}
 }
 
-// CC-001: 1,000 requests for a member in no cache make one resolver call.
-func TestConcurrentRequestsShareOneLookUp(t *testing.T) {
+// 1,000 requests for a member in no cache make one resolver call.
+func TestConcurrentRequestsShareOneLookUp_CC001(t *testing.T) {
 	const requests = 1000
 	s := newSite(t)
 	h, _ := load(t, s.config())
@@ -289,8 +289,8 @@ func TestConcurrentRequestsShareOneLookUp(t *testing.T) {
 	}
 }
 
-// CC-003: the first caller going away must not fail those who joined it.
-func TestLookUpOutlivesItsFirstCaller(t *testing.T) {
+// The first caller going away must not fail those who joined it.
+func TestLookUpOutlivesItsFirstCaller_CC003_RS019(t *testing.T) {
 	s := newSite(t)
 	h, _ := load(t, s.config())
 	send(t, h, bearer(s.token("bob"), "t1")) // the keys are there now

@@ -55,7 +55,7 @@ func TestKeysRefuseParts(t *testing.T) {
 	}
 }
 
-func TestMembersNeverShareAKey(t *testing.T) {
+func TestMembersNeverShareAKey_CC005(t *testing.T) {
 	// each pair would collide if its parts were just joined
 	tests := map[string][2][3]string{
 		"the border of tenant and the rest": {{"a:m:x", "i", "s"}, {"a", "i", "m:x:s"}},

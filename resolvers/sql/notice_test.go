@@ -40,7 +40,7 @@ func TestReadNotice(t *testing.T) {
 }
 
 // What cannot be understood may have been about anybody.
-func TestNoticesThatCannotBeReadFlushEverything(t *testing.T) {
+func TestNoticesThatCannotBeReadFlushEverything_IV010(t *testing.T) {
 	tests := map[string]string{
 		"plain text":                      "acme",
 		"an empty object":                 `{}`,

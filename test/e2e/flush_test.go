@@ -128,6 +128,25 @@ func TestFlushByTheCommand(t *testing.T) {
 	if out := run("stats"); !strings.Contains(out, `"redis": "up"`) || strings.Contains(out, w.secret) {
 		t.Errorf("stats says %s", out)
 	}
+	t.Run("AD-001 the API is not on the site", func(t *testing.T) {
+		resp, err := s.client.Post(s.URL()+"/keycloak_cache_auth/flush", "application/json", strings.NewReader(`{"all":true}`)) //nolint:noctx // the client has a time-out
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("status %d, as for any request without a token", resp.StatusCode)
+		}
+	})
+	t.Run("AD-008 the configuration shows no secret", func(t *testing.T) {
+		config, err := s.Admin(t.Context(), http.MethodGet, "/config/", "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(config, w.secret) || !strings.Contains(config, "{env.REDIS_PASSWORD}") {
+			t.Error("a placeholder was expanded in what the admin API shows")
+		}
+	})
 	if out := run("flush", "--tenant", "acme", "--kc-id", w.ids["alice"]); !strings.Contains(out, `"shared": "done"`) {
 		t.Errorf("flush says %s", out)
 	}
