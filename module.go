@@ -77,7 +77,7 @@ func init() {
 // `{http.auth.user.scope}` | The token's `scope`
 // `{http.auth.user.claims.*}` | Any claim of the token, by its name or dotted path
 // `{http.auth.user.anonymous}` | `true` for a request let through without a user, else `false`
-// `{http.keycloak_cache_auth.cache}` | Where the member was found: `memory`, `redis`, `resolver`, or `none`
+// `{http.keycloak_cache_auth.cache}` | Where the member was found: `memory`, `redis`, `resolver`, `stale` (in a cache, too old, while the resolvers fail), or `none`
 // `{http.keycloak_cache_auth.age}` | How many seconds ago the member was resolved
 // `{http.keycloak_cache_auth.reason}` | How the request was decided, e.g. `member`, `expired` or `not_a_member`
 // `{http.keycloak_cache_auth.requested_tenant}` | The tenant that the request names; well-formed, but not proven to be the user's

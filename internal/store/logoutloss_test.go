@@ -285,3 +285,27 @@ func TestALogoutThatWaitsIsNoSuccessWhenRepeated(t *testing.T) {
 		}
 	})
 }
+
+func TestALaterLogoutIsNotTakenForTheOneInTheLog(t *testing.T) {
+	l, now := newLogouts(10), time.Now()
+	user := tombstone{testIssuer, "", "alice", now.Unix() - 10, now.Unix() + 3600}
+	if !l.learn(user, 1, now) || l.learn(user, 2, now) {
+		t.Error("what is news is not told from what is not")
+	}
+	l.missing()
+	if l.isUnsaid(user) {
+		t.Error("what stands in the log is to be said again")
+	}
+	later := user
+	later.issuedAt += 5
+	if !l.add(later, now) {
+		t.Error("a later one is no news")
+	}
+	if l.learn(user, 3, now) {
+		t.Error("the earlier one is news after the later")
+	}
+	l.missing()
+	if ones := l.unsaidOnes(10, now); len(ones) != 1 || ones[0] != later {
+		t.Errorf("to be said again: %+v", ones)
+	}
+}

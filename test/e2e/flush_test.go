@@ -129,7 +129,7 @@ func TestFlushByTheCommand(t *testing.T) {
 		t.Errorf("stats says %s", out)
 	}
 	t.Run("AD-001 the API is not on the site", func(t *testing.T) {
-		resp, err := s.client.Post(s.URL()+"/keycloak_cache_auth/flush", "application/json", strings.NewReader(`{"all":true}`)) //nolint:noctx // the client has a time-out
+		resp, err := s.client.Post(s.URL()+"/keycloak_cache_auth/flush", "application/json", strings.NewReader(`{"all":true}`))
 		if err != nil {
 			t.Fatal(err)
 		}
