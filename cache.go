@@ -1,11 +1,13 @@
 package keycloakcacheauth
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -129,8 +131,8 @@ func (s Store) check() error {
 		return errors.New("client_certificate needs two arguments: the certificate's file and its key's")
 	case s.hasTLSSettings() && !s.isEncrypted() && !hasPlaceholder(s.URL):
 		return errors.New("store: trust_pool, client_certificate and server_name need a URL that begins with rediss")
-	case s.URL == memoryURL && (len(s.Secrets) > 0 || s.MaxBlind != 0):
-		return errors.New("store: memory:// shares nothing, so it takes neither secret nor max_blind")
+	case s.URL == memoryURL && (len(s.Secrets) > 0 || s.MaxBlind != 0 || s.Timeout != 0 || s.KeyPrefix != ""):
+		return errors.New("store: memory:// shares nothing, so it takes neither secret, max_blind, timeout nor key_prefix")
 	}
 	for _, secret := range s.Secrets {
 		if !hasPlaceholder(secret) && len(secret) < minStoreSecret {
@@ -176,22 +178,49 @@ type memberStore struct {
 
 	beginning sync.Once
 	begun     time.Time
+	settled   atomic.Bool
+	later     *time.Timer // begins, should there be no request
 }
 
+const (
+	// beginDelay is after how long a store begins without a request.
+	beginDelay = time.Second
+
+	// settleTime is how long after that requests wait for the log to be read, if
+	// they need more than memory has: what is in Redis cannot be used before, and
+	// what they would load would be loaded once more.
+	settleTime = 500 * time.Millisecond
+)
+
 // begin connects the store to what it follows: the log of flushes, and the
-// sources that tell of changes. The first request does that and not the
-// configuration: what is loaded to be checked, as `caddy validate` does, must
-// leave no trace.
+// sources that tell of changes. The first request does that, or some time, and
+// not the configuration: what is loaded only to be checked, as `caddy validate`
+// does, must leave no trace.
 func (m *memberStore) begin() {
 	m.beginning.Do(func() {
 		m.begun = time.Now()
+		m.adopt(stores.All()) // what they heard of since
 		m.Start()
 		m.watches.begin(m)
 	})
 }
 
+// settle waits, in the first moments of a store, until it knows what the log
+// says.
+func (m *memberStore) settle(ctx context.Context) {
+	if m.settled.Load() {
+		return
+	}
+	m.begin()
+	ctx, cancel := context.WithDeadline(ctx, m.begun.Add(settleTime))
+	defer cancel()
+	m.WaitForLog(ctx)
+	m.settled.Store(true)
+}
+
 // Destruct implements [caddy.Destructor].
 func (m *memberStore) Destruct() error {
+	m.later.Stop()
 	m.watches.end()
 	return m.Store.Destruct()
 }
@@ -245,15 +274,24 @@ func acquireStore(ctx caddy.Context, memory Memory, settings Store, tokenLifetim
 		if err != nil {
 			return nil, err
 		}
-		return &memberStore{Store: opened, name: store.SafeName(settings.URL)}, nil
+		m := &memberStore{Store: opened, name: store.SafeName(settings.URL)}
+		m.later = time.AfterFunc(beginDelay, m.begin)
+		return m, nil
 	})
 	if isNew && err == nil {
-		// a reload that changes a setting must not forget who was logged out
-		for _, other := range known {
-			opened.Adopt(other.Store)
-		}
+		opened.adopt(known)
 	}
 	return opened, release, err
+}
+
+// adopt learns from other stores who was logged out: a reload that changes a
+// setting must not forget it.
+func (m *memberStore) adopt(others []*memberStore) {
+	for _, other := range others {
+		if other != m {
+			m.Adopt(other.Store)
+		}
+	}
 }
 
 // newKeys returns the builder of the keys of these resolvers' members.

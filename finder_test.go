@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,6 +186,72 @@ func TestHotMemberIsResolvedOncePerTTL(t *testing.T) {
 	})
 }
 
+// A failed look-up of one member says nothing about another.
+func TestTroubleIsOneMembers(t *testing.T) {
+	s := newSite(t)
+	h, _ := load(t, s.config(func(h *Handler) {
+		h.TTL, h.StaleIfError = caddy.Duration(20*time.Millisecond), caddy.Duration(time.Hour)
+	}))
+	alice, bob := bearer(s.token("alice"), "t1"), bearer(s.token("bob"), "t1")
+	if got := send(t, h, alice); got.status != 0 {
+		t.Fatalf("status %d", got.status)
+	}
+	s.source.down()
+	if got := send(t, h, bob); got.status != 503 {
+		t.Fatalf("status %d", got.status)
+	}
+	s.source.respond(func(context.Context, member.Query) (*member.Member, error) { return nil, member.ErrUnknown })
+	eventually(t, "being refused", func() bool {
+		got := send(t, h, alice)
+		if cacheOf(got) == "stale" {
+			t.Fatal("she serves stale, though the source answers")
+		}
+		return got.status == 403
+	})
+}
+
+// What a resolver whose answers are not kept says ends what was kept before.
+func TestUncachedAnswersEndWhatWasCached(t *testing.T) {
+	s := newSite(t)
+	second := newFakeSourceNamed(t, t.Name()+"/second")
+	second.uncached = true
+	h, _ := load(t, s.config(func(h *Handler) {
+		h.TTL, h.StaleIfError = caddy.Duration(20*time.Millisecond), caddy.Duration(time.Hour)
+		h.ResolversRaw = append(h.ResolversRaw, second.raw())
+	}))
+	alice := bearer(s.token("alice"), "t1")
+	if got := send(t, h, alice); got.status != 0 {
+		t.Fatalf("status %d", got.status)
+	}
+	s.source.respond(func(context.Context, member.Query) (*member.Member, error) { return nil, member.ErrUnknown })
+	eventually(t, "being refused", func() bool { return send(t, h, alice).status == 403 })
+	s.source.down()
+	if got := send(t, h, alice); got.status == 0 {
+		t.Errorf("with the source down she is back, from %s", cacheOf(got))
+	}
+}
+
+// While the source fails, it is not asked at each request.
+func TestFailingSourceIsNotAskedAtEachRequest(t *testing.T) {
+	s := newSite(t)
+	h, _ := load(t, s.config(func(h *Handler) {
+		h.TTL, h.StaleIfError = caddy.Duration(20*time.Millisecond), caddy.Duration(time.Hour)
+	}))
+	alice := bearer(s.token("alice"), "t1")
+	if got := send(t, h, alice); got.status != 0 {
+		t.Fatalf("status %d", got.status)
+	}
+	s.source.down()
+	eventually(t, "serving stale", func() bool { return cacheOf(send(t, h, alice)) == "stale" })
+	start, calls := time.Now(), s.source.called()
+	for range 200 {
+		send(t, h, alice)
+	}
+	if made, most := s.source.called()-calls, int(time.Since(start)/retryPause)+2; made > most {
+		t.Errorf("200 requests made %d calls, want at most %d", made, most)
+	}
+}
+
 // Without stale_if_error a member that is too old does not serve.
 func TestNoStaleMembersUnlessConfigured(t *testing.T) {
 	s := newSite(t)
@@ -228,16 +295,15 @@ func TestStaleMembersDoNotWait(t *testing.T) {
 func TestRefreshAhead(t *testing.T) {
 	s := newSite(t)
 	h, _ := load(t, s.config(func(h *Handler) {
-		h.TTL, h.RefreshAhead = caddy.Duration(time.Hour), caddy.Duration(time.Hour-time.Millisecond)
-		h.TTL += caddy.Duration(time.Hour / 5) // whatever the jitter takes off it
+		h.TTL, h.RefreshAhead = caddy.Duration(time.Hour), caddy.Duration(45*time.Minute)
 	}))
-	now := time.Now()
-	h.members.now = func() time.Time { return now }
+	var passed atomic.Int64 // a time.Duration
+	h.members.now = func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
 	alice := bearer(s.token("alice"), "t1")
 	if got := send(t, h, alice); cacheOf(got) != "resolver" {
 		t.Fatalf("from %q, status %d", cacheOf(got), got.status)
 	}
-	now = now.Add(30 * time.Minute)
+	passed.Store(int64(30 * time.Minute))
 	t.Run("renewed", func(t *testing.T) {
 		s.source.put(&member.Member{Tenant: "t1", KCID: s.users["alice"].ID, ID: "m-renewed", Active: true})
 		eventually(t, "the renewed member", func() bool {
@@ -260,6 +326,7 @@ func TestRefreshAhead(t *testing.T) {
 	})
 	t.Run("not a member any more", func(t *testing.T) {
 		s.source.respond(func(context.Context, member.Query) (*member.Member, error) { return nil, member.ErrUnknown })
+		passed.Add(int64(2 * retryPause)) // the pause after the failure is over
 		eventually(t, "being refused", func() bool { return send(t, h, alice).status == 403 })
 	})
 }
@@ -286,8 +353,12 @@ func TestFlushDuringALookup(t *testing.T) {
 		go func() { before <- send(t, h, alice) }()
 		<-entered
 		flushAll(t, h)
+		misses := func() float64 {
+			return testutil.ToFloat64(h.metrics.lookups.WithLabelValues("memory", "miss"))
+		}
+		asked := misses()
 		go func() { after <- send(t, h, alice) }()
-		eventually(t, "joining", func() bool { return true })
+		eventually(t, "the second request's look-up in memory", func() bool { return misses() > asked })
 		close(goOn)
 		<-before // may have either
 		if got := <-after; got.placeholder("http.auth.user.member_id") != "m-new" {

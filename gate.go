@@ -3,6 +3,7 @@ package keycloakcacheauth
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
@@ -18,7 +19,7 @@ const (
 	maxMaxLookups     = 10_000
 
 	// so many look-ups wait for each one that is under way
-	waitingPerLookup = 16
+	waitingPerLookup = 32
 )
 
 // acquireGate returns the gate before these resolvers, and what gives it back.
@@ -29,7 +30,8 @@ func acquireGate(resolvers []member.Resolver, inAll, perTenant int) (*gate, func
 	if perTenant == 0 {
 		perTenant = max(1, inAll/4)
 	}
-	limits := gateLimits{inAll, perTenant, waitingPerLookup * inAll, waitingPerLookup * inAll}
+	waiting := waitingPerLookup * inAll
+	limits := gateLimits{inAll, perTenant, waiting, waiting / 2} // one tenant leaves room for others
 	key := struct {
 		Resolvers        []string
 		InAll, PerTenant int
@@ -76,9 +78,9 @@ func newGate(limits gateLimits) *gate {
 	return &gate{limits: limits, tenants: make(map[string]*tenantGate)}
 }
 
-// enter waits for a place and returns what gives it back. Its error is
-// [errBusy], or that of the context.
-func (g *gate) enter(ctx context.Context, tenant string) (leave func(), err error) {
+// enter waits for a place, if patient, and returns what gives it back. Its error
+// is [errBusy], or that of the context.
+func (g *gate) enter(ctx context.Context, tenant string, patient bool) (leave func(), err error) {
 	g.mu.Lock()
 	t := g.tenants[tenant]
 	if t == nil {
@@ -92,7 +94,7 @@ func (g *gate) enter(ctx context.Context, tenant string) (leave func(), err erro
 		g.mu.Unlock()
 		return leave, nil
 	}
-	if g.waiting >= g.limits.waitingInAll || len(t.queue) >= g.limits.waitingFor {
+	if !patient || g.waiting >= g.limits.waitingInAll || len(t.queue) >= g.limits.waitingFor {
 		g.forget(t)
 		g.mu.Unlock()
 		return nil, errBusy
@@ -164,6 +166,10 @@ func (g *gate) giveUp(t *tenantGate, mine chan struct{}) bool {
 		if other == mine {
 			t.queue = append(t.queue[:i], t.queue[i+1:]...)
 			g.waiting--
+			if len(t.queue) == 0 && t.inTurn {
+				g.turn = slices.DeleteFunc(g.turn, func(other *tenantGate) bool { return other == t })
+				t.inTurn = false
+			}
 			g.forget(t)
 			return true
 		}

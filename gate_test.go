@@ -20,7 +20,7 @@ func TestGateBoundsCalls(t *testing.T) {
 		var done sync.WaitGroup
 		for i := range 1000 {
 			done.Go(func() {
-				leave, err := g.enter(t.Context(), fmt.Sprint("t", i%4))
+				leave, err := g.enter(t.Context(), fmt.Sprint("t", i%4), true)
 				if err != nil {
 					t.Error(err)
 					return
@@ -49,14 +49,14 @@ func TestGateBoundsCalls(t *testing.T) {
 func TestGateTakesTenantsInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(gateLimits{inAll: 1, perTenant: 1, waitingInAll: 100, waitingFor: 100})
-		leave, err := g.enter(t.Context(), "busy")
+		leave, err := g.enter(t.Context(), "busy", true)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var order []string
 		for _, tenant := range []string{"busy", "busy", "busy", "quiet"} {
 			go func() {
-				leave, err := g.enter(t.Context(), tenant)
+				leave, err := g.enter(t.Context(), tenant, true)
 				if err != nil {
 					t.Error(err)
 					return
@@ -77,7 +77,7 @@ func TestGateTakesTenantsInTurn(t *testing.T) {
 func TestGateRefusesWhoWouldWaitInVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(gateLimits{inAll: 2, perTenant: 1, waitingInAll: 3, waitingFor: 2})
-		leave, err := g.enter(t.Context(), "a")
+		leave, err := g.enter(t.Context(), "a", true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,15 +86,15 @@ func TestGateRefusesWhoWouldWaitInVain(t *testing.T) {
 		results := make(chan error, 2)
 		for range 2 {
 			go func() {
-				_, err := g.enter(ctx, "a")
+				_, err := g.enter(ctx, "a", true)
 				results <- err
 			}()
 		}
 		synctest.Wait()
-		if _, err := g.enter(ctx, "a"); !errors.Is(err, errBusy) {
+		if _, err := g.enter(ctx, "a", true); !errors.Is(err, errBusy) {
 			t.Errorf("the third to wait for a tenant got %v", err)
 		}
-		if leaveB, err := g.enter(ctx, "b"); err != nil {
+		if leaveB, err := g.enter(ctx, "b", true); err != nil {
 			t.Errorf("another tenant got %v", err)
 		} else {
 			leaveB()
@@ -116,13 +116,13 @@ func TestGateRefusesWhoWouldWaitInVain(t *testing.T) {
 func TestGateForgetsWhoGaveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(gateLimits{inAll: 1, perTenant: 1, waitingInAll: 9, waitingFor: 9})
-		leave, err := g.enter(t.Context(), "a")
+		leave, err := g.enter(t.Context(), "a", true)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := g.enter(ctx, "b"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := g.enter(ctx, "b", true); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("got %v", err)
 		}
 		leave()
@@ -142,7 +142,7 @@ func TestGateLosesNoPlace(t *testing.T) {
 		done.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			if leave, err := g.enter(ctx, fmt.Sprint(i%5)); err == nil {
+			if leave, err := g.enter(ctx, fmt.Sprint(i%5), true); err == nil {
 				leave()
 			}
 		})

@@ -160,6 +160,8 @@ type fakeSource struct {
 	name   string
 	claims []string // that it reads
 
+	uncached bool // its answers are not to be kept
+
 	mu      sync.Mutex
 	members map[[2]string]*member.Member
 	calls   int
@@ -237,6 +239,11 @@ func (f *fakeResolver) Resolve(ctx context.Context, q member.Query) (*member.Mem
 }
 
 func (f *fakeResolver) Identity() string { return "fake " + f.Source }
+
+func (f *fakeResolver) Uncached() bool {
+	source, ok := fakeSources.Load(f.Source)
+	return ok && source.(*fakeSource).uncached
+}
 
 func (f *fakeResolver) Claims() []string {
 	if source, ok := fakeSources.Load(f.Source); ok {

@@ -290,7 +290,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionMembers(ctx, repl); err != nil {
 		return err
 	}
-	return h.provisionTokens(ctx, repl)
+	if err := h.provisionTokens(ctx, repl); err != nil {
+		return err
+	}
+	h.addViews()
+	return nil
 }
 
 // Cleanup gives back what Provision took, also where that failed half-way.
@@ -387,7 +391,7 @@ func (h *Handler) decide(header http.Header, r *http.Request, repl *caddy.Replac
 		return outcomeOfToken(err), err
 	}
 	tok := verified.Token
-	if h.LogoutPath != "" && !h.members.stores.knowsLogouts(h.members.now()) {
+	if h.LogoutPath != "" && !h.members.stores.knowsLogouts(ctx, h.members.now()) {
 		return outcomeLogoutsUnknown, nil
 	}
 	if h.members.stores.loggedOut(tok.Issuer, tok.SessionID, tok.Subject, tok.IssuedAt) {

@@ -83,7 +83,7 @@ func TestNobodyIsEverSomebodyElse(t *testing.T) {
 			workers.Go(func() {
 				random := rand.New(rand.NewPCG(*propertySeed, worker))
 				for range operations / parallel {
-					if trouble(t, h, client, random) {
+					if disturb(t, h, client, random) {
 						continue
 					}
 					who := somebody(random)
@@ -143,8 +143,8 @@ func memberIDOf(q member.Query) string {
 	return fmt.Sprintf("%d/%s/%d", tenant, q.KCID[strings.LastIndexByte(q.KCID, ':')+1:], issuer)
 }
 
-// trouble now and then flushes, or does to Redis what nobody should.
-func trouble(t *testing.T, h *Handler, client *redis.Client, random *rand.Rand) bool {
+// disturb now and then flushes, or does to Redis what nobody should.
+func disturb(t *testing.T, h *Handler, client *redis.Client, random *rand.Rand) bool {
 	t.Helper()
 	cached := h.members.stores.common
 	keyOf := func(who person) string {

@@ -177,9 +177,15 @@ func (h *Handler) provisionMembers(ctx caddy.Context, repl *caddy.Replacer) erro
 				h.releases = append(h.releases, s.watches.add(s.memberStore, source))
 			}
 		}
-		h.releases = append(h.releases, s.views.add(&view{s.keys, h.issuersOf, h.members.life}))
 	}
 	return nil
+}
+
+// addViews lets the admin API find this handler's members, once it is complete.
+func (h *Handler) addViews() {
+	for _, s := range h.members.stores.all {
+		h.releases = append(h.releases, s.views.add(&view{s.keys, h.issuersOf, h.members.life}))
+	}
 }
 
 // slowestStore is the longest that a look-up may spend on any store.

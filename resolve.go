@@ -13,10 +13,11 @@ import (
 // resolve asks the resolvers in their order, the next only when the one before
 // certainly does not know the user. It returns the one who gave the answer;
 // where none knows the user, one whose answers are not cached, if there is any.
-func (f *finder) resolve(ctx context.Context, q question) (*member.Member, member.Resolver, outcome) {
+// Without patience it waits for no place at the resolvers.
+func (f *finder) resolve(ctx context.Context, q question, patient bool) (*member.Member, member.Resolver, outcome) {
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	leave, err := f.gate.enter(ctx, q.want.Tenant)
+	leave, err := f.gate.enter(ctx, q.want.Tenant, patient)
 	if err != nil {
 		f.metrics.resolved(resolverBusy, 0)
 		return nil, nil, outcomeResolverBusy
@@ -47,16 +48,6 @@ func (f *finder) resolve(ctx context.Context, q question) (*member.Member, membe
 		}
 	}
 	return nil, nil, outcomeNotAMember
-}
-
-// isDown tells whether a resolver is known not to answer.
-func (f *finder) isDown() bool {
-	for i := range f.down {
-		if f.down[i].Load() {
-			return true
-		}
-	}
-	return false
 }
 
 // answers notes that a resolver could be asked.

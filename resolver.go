@@ -102,8 +102,8 @@ func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (fou
 		f.metrics.lookup(levelNegative, store.Hit.String())
 		return found{}, outcome(reason)
 	}
-	if entry != nil && f.isDown() { // nobody waits to hear once more that the resolvers fail
-		f.renew(ctx, q)
+	if entry != nil && f.staleness.inTrouble(q.key, f.now()) { // nobody waits to hear once more that it fails
+		f.retry(ctx, q)
 		return f.staleFound(q, entry), ""
 	}
 	return f.join(ctx, q)
@@ -139,7 +139,7 @@ func (f *finder) question(tok *token.Token, tenant string) question {
 
 // ask asks the resolvers and nobody else.
 func (f *finder) ask(ctx context.Context, q question) (found, outcome) {
-	resolved, _, refused := f.resolve(ctx, q)
+	resolved, _, refused := f.resolve(ctx, q, true)
 	if refused != "" {
 		return found{}, refused
 	}
@@ -172,20 +172,21 @@ func checkMember(m *member.Member, want store.Want) outcome {
 // flightResult is what one look-up found for all who wait for it.
 type flightResult struct {
 	found
-	refused   outcome
-	overtaken bool // by a flush: who came after that needs a look-up of their own
+	refused outcome
+	lookup  *store.Lookup // nil for none; a flush may overtake it until it is given to somebody
 }
 
 // join waits for the one look-up of this member that is under way on this
 // node, or starts it. A caller that goes away leaves it running for the others.
 func (f *finder) join(ctx context.Context, q question) (found, outcome) {
+	q.shelf.settle(ctx)
 	patience := time.NewTimer(f.patience)
 	defer patience.Stop()
 	for {
 		flight := f.flightOf(q)
 		began := q.shelf.Begin(q.key, q.want, nil)
 		results := q.shelf.flights.DoChan(flight, func() (any, error) {
-			return f.guarded(func() flightResult { return f.lookUp(context.WithoutCancel(ctx), q) }), nil
+			return f.guarded(q, func() flightResult { return f.lookUp(context.WithoutCancel(ctx), q) }), nil
 		})
 		select {
 		case <-patience.C:
@@ -198,7 +199,7 @@ func (f *finder) join(ctx context.Context, q question) (found, outcome) {
 			return found{}, outcomeClientGone
 		case r := <-results:
 			result := r.Val.(flightResult)
-			if result.overtaken && !began.Overtaken() {
+			if result.lookup != nil && result.lookup.Overtaken() && !began.Overtaken() {
 				continue // it had begun before a flush, and we came after that
 			}
 			return result.found, result.refused
@@ -214,10 +215,11 @@ func (f *finder) flightOf(q question) string {
 
 // guarded recovers panics: on a flight nobody else could, and one would end
 // Caddy.
-func (f *finder) guarded(lookUp func() flightResult) (result flightResult) {
+func (f *finder) guarded(q question, lookUp func() flightResult) (result flightResult) {
 	defer func() {
 		if p := recover(); p != nil {
 			f.logger.Error("look-up of a member panicked", zap.Any("panic", p), zap.Stack("stack"))
+			f.staleness.failed(q.key, f.now())
 			result = flightResult{refused: outcomeResolverError}
 		}
 	}()
@@ -236,36 +238,43 @@ func (f *finder) lookUp(ctx context.Context, q question) flightResult {
 			lookup = q.shelf.Begin(q.key, q.want, f.observer(q.want)) // what is stored now was loaded after the drop
 			entry = nil
 		case result == store.Hit:
-			return flightResult{found: found{entry.Member, sourceOfLevel(level), entry.LoadedAt}, overtaken: lookup.Overtaken()}
+			f.staleness.over(q.key)
+			return flightResult{found: found{entry.Member, sourceOfLevel(level), entry.LoadedAt}, lookup: lookup}
 		}
 	}
-	resolved := f.resolveInto(ctx, lookup, q)
+	resolved := f.resolveInto(ctx, lookup, q, true)
 	if entry != nil && resolved.refused.isOfResolver() {
 		resolved.found, resolved.refused = f.staleFound(q, entry), ""
 	}
 	return resolved
 }
 
-// resolveInto asks the resolvers and stores what they say.
-func (f *finder) resolveInto(ctx context.Context, lookup *store.Lookup, q question) flightResult {
-	resolved, by, refused := f.resolve(ctx, q)
+// resolveInto asks the resolvers and stores what they say. Without patience it
+// does so only if nobody else waits for them.
+func (f *finder) resolveInto(ctx context.Context, lookup *store.Lookup, q question, patient bool) flightResult {
+	resolved, by, refused := f.resolve(ctx, q, patient)
 	if refused == "" {
 		if refused = checkMember(resolved, q.want); refused != "" {
 			f.refuseResolved(q, refused)
 		}
 	}
-	result := flightResult{found: found{resolved, sourceResolver, f.now()}, refused: refused}
+	result := flightResult{found: found{resolved, sourceResolver, f.now()}, refused: refused, lookup: lookup}
 	switch {
 	case refused.isOfResolver():
-		return flightResult{refused: refused, overtaken: lookup.Overtaken()}
-	case by != nil && uncached(by): // also that it knows nobody follows from the token at hand
+		f.staleness.failed(q.key, f.now())
+		return flightResult{refused: refused, lookup: lookup}
+	case by != nil && uncached(by):
+		// What it says follows from the token at hand, and is not kept; nor is what
+		// others said before.
+		lookup.PutAbsent(ctx, string(refused), 0)
 	case refused == "":
 		result.loadedAt = lookup.Put(ctx, resolved, f.life.jittered(), f.life.stale).LoadedAt
 	case refused == outcomeNotAMember || refused == outcomeMemberInactive:
 		lookup.PutAbsent(ctx, string(refused), f.life.negative)
+	default: // an answer about somebody else: what was known before is not believed either
+		lookup.PutAbsent(ctx, string(refused), 0)
 	}
 	f.staleness.over(q.key)
-	result.overtaken = lookup.Overtaken()
 	return result
 }
 
@@ -278,25 +287,34 @@ func (f *finder) refuseResolved(q question, why outcome) {
 	}
 }
 
-// renew has the resolvers asked about a member in the background. The member
-// that is cached serves until they have answered; if they say that it is none
-// any more, it is dropped.
+// renew has the resolvers asked about a member in the background, ahead of its
+// time. The member that is cached serves until they have answered; if they say
+// that it is none any more, it is gone.
 func (f *finder) renew(ctx context.Context, q question) {
+	if !f.staleness.try(q.key, f.now()) {
+		return
+	}
 	q.shelf.flights.DoChan("renew "+f.flightOf(q), func() (any, error) {
-		return f.guarded(func() flightResult {
-			ctx := context.WithoutCancel(ctx)
-			result := f.resolveInto(ctx, q.shelf.Begin(q.key, q.want, f.observer(q.want)), q)
-			if result.refused != "" && !result.refused.isOfResolver() && result.refused != outcomeNotAMember && result.refused != outcomeMemberInactive {
-				f.drop(ctx, q)
-			}
-			return result
+		return f.guarded(q, func() flightResult {
+			return f.resolveInto(context.WithoutCancel(ctx), q.shelf.Begin(q.key, q.want, f.observer(q.want)), q, false)
 		}), nil
+	})
+}
+
+// retry looks a member up in the background that serves stale meanwhile. Another
+// node may have put it into Redis.
+func (f *finder) retry(ctx context.Context, q question) {
+	if !f.staleness.try(q.key, f.now()) {
+		return
+	}
+	q.shelf.flights.DoChan(f.flightOf(q), func() (any, error) {
+		return f.guarded(q, func() flightResult { return f.lookUp(context.WithoutCancel(ctx), q) }), nil
 	})
 }
 
 // staleFound is a member that is too old, and serves while the resolvers fail.
 func (f *finder) staleFound(q question, entry *store.Entry) found {
-	f.staleness.serves(q.key, entry.LoadedAt.Add(f.life.ttl+f.life.stale).Sub(f.now()))
+	f.staleness.serves(q.key)
 	return found{entry.Member, sourceStale, entry.LoadedAt}
 }
 

@@ -1,6 +1,7 @@
 package keycloakcacheauth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -256,10 +257,12 @@ func (h *Handler) checkMembers() error {
 		return fmt.Errorf("negative_ttl: %s is negative or longer than %s", time.Duration(h.NegativeTTL), maxTTL)
 	case h.StaleIfError < 0 || time.Duration(h.StaleIfError) > maxStale:
 		return fmt.Errorf("stale_if_error: %s is negative or longer than %s", time.Duration(h.StaleIfError), maxStale)
-	case h.RefreshAhead < 0 || time.Duration(h.RefreshAhead) >= orDefault(h.TTL, defaultTTL):
-		return fmt.Errorf("refresh_ahead: %s is negative or not less than ttl, which is %s", time.Duration(h.RefreshAhead), orDefault(h.TTL, defaultTTL))
+	case h.RefreshAhead < 0 || time.Duration(h.RefreshAhead) > orDefault(h.TTL, defaultTTL)*3/4:
+		return fmt.Errorf("refresh_ahead: %s is negative or more than three quarters of ttl, which is %s", time.Duration(h.RefreshAhead), orDefault(h.TTL, defaultTTL))
 	case h.MaxLookups < 0 || h.MaxLookups > maxMaxLookups, h.MaxLookupsPerTenant < 0 || h.MaxLookupsPerTenant > maxMaxLookups:
 		return fmt.Errorf("max_lookups: it is negative or more than %d", maxMaxLookups)
+	case h.MaxLookupsPerTenant > cmp.Or(h.MaxLookups, defaultMaxLookups):
+		return errors.New("max_lookups: there cannot be more for one tenant than in all; make the second number smaller, or leave it out")
 	}
 	if err := h.Memory.check(); err != nil {
 		return err

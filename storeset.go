@@ -116,9 +116,9 @@ func (s *storeSet) loggedOut(issuer, session, subject string, issuedAt time.Time
 // knowsLogouts tells whether the stores have learnt who was logged out before
 // they were first used, or have had their time to. A request that came sooner could
 // use a token that has been ended.
-func (s *storeSet) knowsLogouts(now time.Time) bool {
+func (s *storeSet) knowsLogouts(ctx context.Context, now time.Time) bool {
 	for _, one := range s.all {
-		one.begin()
+		one.settle(ctx)
 		if !one.LogoutsKnown() && now.Sub(one.begun) < s.maxBlind {
 			return false
 		}

@@ -18,7 +18,7 @@ import (
 // not flush everything for fear that it did.
 type watches struct {
 	mu     sync.Mutex
-	active map[string]*watch // by the resolver's identity
+	active map[string]*watch // by what is watched
 	begun  bool
 	ended  bool
 }
@@ -42,9 +42,12 @@ const flushTimeout = 5 * time.Second
 // add has a resolver's changes flush the store until the returned function is
 // called as often as add was.
 func (w *watches) add(s *memberStore, resolver watcher) (release func() error) {
+	identity := resolver.WatchIdentity()
+	if identity == "" {
+		return func() error { return nil }
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	identity := resolver.Identity()
 	one := w.active[identity]
 	if one == nil && !w.ended {
 		ctx, cancel := context.WithCancel(context.Background())

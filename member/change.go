@@ -25,6 +25,11 @@ type Watcher interface {
 	// take a while. After each time for which changes may have been missed, the
 	// one before the first connection included, changed is called with All.
 	Watch(ctx context.Context, changed func(Change))
+
+	// WatchIdentity returns a text that differs between any two that watch
+	// different things, or the same with other credentials; "" if Watch would do
+	// nothing. It may hold what is secret: it is kept in memory only.
+	WatchIdentity() string
 }
 
 // Checker is implemented by a [Resolver] that can find out, before there are

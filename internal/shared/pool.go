@@ -10,6 +10,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,11 +25,16 @@ import (
 type Pool[T caddy.Destructor] struct {
 	values *caddy.UsagePool
 	secret [32]byte
+
+	// Those that are in use, for All. Caddy's pool can be walked as well, but to
+	// walk it while one of its values fails to be made is to hang.
+	mu   sync.Mutex
+	live map[string]T
 }
 
 // NewPool returns an empty pool.
 func NewPool[T caddy.Destructor]() *Pool[T] {
-	p := &Pool[T]{values: caddy.NewUsagePool()}
+	p := &Pool[T]{values: caddy.NewUsagePool(), live: make(map[string]T)}
 	_, _ = rand.Read(p.secret[:]) // never fails: crypto/rand ends the process rather
 	return p
 }
@@ -45,21 +52,29 @@ func (p *Pool[T]) Acquire(settings any, create func() (T, error)) (T, func() err
 	if err != nil {
 		return none, nil, err
 	}
-	release := sync.OnceValue(func() error {
-		_, err := p.values.Delete(key)
-		return err
-	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live[key] = value.(T)
+	release := sync.OnceValue(func() error { return p.release(key) })
 	return value.(T), release, nil
+}
+
+// release gives a value back.
+func (p *Pool[T]) release(key string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	deleted, err := p.values.Delete(key)
+	if deleted {
+		delete(p.live, key)
+	}
+	return err
 }
 
 // All returns the values in use at this moment.
 func (p *Pool[T]) All() []T {
-	var all []T
-	p.values.Range(func(_, value any) bool {
-		all = append(all, value.(T))
-		return true
-	})
-	return all
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.live))
 }
 
 // key is a keyed digest, because settings hold secrets and Caddy may log keys.

@@ -140,7 +140,7 @@ func (l *Lookup) PutAbsent(ctx context.Context, reason string, life time.Duratio
 	if s.now().Before(there.ends) {
 		s.absent.entries.Set(l.key, there)
 	}
-	if s.redis != nil {
+	if s.redis != nil && (known || l.sawRedis || life > 0) {
 		s.redis.forget(ctx, l)
 	}
 	l.tell()

@@ -194,7 +194,7 @@ func (b *breaker) setState(state State, cause error) {
 
 // tell lets one observer know of each change of state.
 func (b *breaker) tell(observer Observer) {
-	if b.state.Load() == b.told.Load() {
+	if b.state.Load() == b.told.Load() || observer == (silent{}) {
 		return
 	}
 	b.mu.Lock()

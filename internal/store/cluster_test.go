@@ -285,13 +285,14 @@ func TestFailoverThatLosesAFlush(t *testing.T) {
 
 	// The replica is frozen, so the flush stands in the log of the primary alone.
 	s.replica.signal(syscall.SIGSTOP)
+	before := here.log.head.Load().at
 	flushed, err := here.Flush(t.Context(), Scope{Tenant: m.Tenant, KCID: m.KCID}, nil)
 	if err != nil || flushed.Shared != SharedDone {
 		t.Fatalf("flush: %+v, %v", flushed, err)
 	}
 	eventually(t, "the flush has been read by both", func() bool {
 		h, o := here.log.head.Load(), there.log.head.Load()
-		return h != nil && o != nil && h.at == o.at && here.Stats().Log.Pending == 0
+		return h != nil && o != nil && h.at != before && h.at == o.at && here.Stats().Log.Pending == 0
 	})
 	s.primary.kill()
 	s.replica.signal(syscall.SIGCONT)

@@ -162,6 +162,20 @@ func (s *Store) LoggedOut(issuer, sid, sub string, issuedAt time.Time) bool {
 // and a Redis that is down when a node starts would let all others pass.
 func (s *Store) LogoutsKnown() bool { return s.log == nil || s.log.logoutsKnown.Load() }
 
+// WaitForLog waits until this node has read the flush log to its end for the
+// first time since it was started, or ctx ends. It returns at once without a
+// log. Look-ups before that get nothing from Redis, and what they load is
+// outdated by the first reading.
+func (s *Store) WaitForLog(ctx context.Context) {
+	if s.log == nil {
+		return
+	}
+	select {
+	case <-s.log.read:
+	case <-ctx.Done():
+	}
+}
+
 // Adopt learns the logouts that another store remembers: the one that was in use
 // before, when a configuration with other settings takes its place. What the
 // flush log of this store lacks is said in it within minutes.

@@ -69,6 +69,10 @@ type flushLog struct {
 	done sync.WaitGroup
 
 	starting sync.Once
+
+	// read is closed once the log was read to its end.
+	read      chan struct{}
+	closeRead func()
 }
 
 // head is how far this node has read the log. It is replaced, never changed.
@@ -105,6 +109,8 @@ func newFlushLog(client logClient, cfg *Config, born time.Time, f *fences, l *lo
 		held: make([]atomic.Int32, fenceSlots),
 	}
 	g.fresh.Store(never)
+	g.read = make(chan struct{})
+	g.closeRead = sync.OnceFunc(func() { close(g.read) })
 	g.sent.items = map[string]*outgoing{}
 	g.tail.log = g
 	g.tail.resayer.length = cfg.LogLength

@@ -220,6 +220,9 @@ func (s *Store) Delete(ctx context.Context, key string, observer Observer) error
 
 // tell lets one observer know of what happened while there was none.
 func (s *Store) tell(observer Observer) {
+	if observer == (silent{}) {
+		return // somebody else is to hear of it
+	}
 	s.logouts.tell(observer)
 	if s.redis != nil {
 		s.redis.breaker.tell(observer)

@@ -269,6 +269,7 @@ func (t *tail) begin(ctx context.Context) (int, error) {
 	g.head.Store(&head{b.generation, t.last.at})
 	t.known = b.generation.id
 	g.fresh.Store(g.elapsed(start))
+	g.closeRead()
 	g.news.add(func(n *LogNews) { n.Generations++ })
 	g.logouts.missing()
 	for _, e := range b.own {

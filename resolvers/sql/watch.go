@@ -73,6 +73,14 @@ func (r *Resolver) Watch(ctx context.Context, changed func(member.Change)) {
 	}()
 }
 
+// WatchIdentity implements [member.Watcher].
+func (r *Resolver) WatchIdentity() string {
+	if !r.Watches() {
+		return ""
+	}
+	return r.listening.Channel + " " + r.listening.DSN
+}
+
 // Watches tells whether [Resolver.Watch] does anything.
 func (r *Resolver) Watches() bool { return r.listener != nil }
 
