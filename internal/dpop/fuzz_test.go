@@ -45,7 +45,7 @@ func FuzzProof(f *testing.F) {
 			t.Errorf("read as %+v", p)
 		}
 		_, _ = parseClaims(p.payload)
-		if !p.algorithm.verify(p.key.public, []byte(p.signed), p.signature) {
+		if !p.algorithm.Verify(p.key.public, []byte(p.signed), p.signature) {
 			return
 		}
 		parsed, err := jose.ParseSignedCompact(raw, everyAlgorithm())

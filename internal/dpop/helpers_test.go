@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
 const (
@@ -146,17 +148,17 @@ func (d *draft) proof() string {
 
 func (d *draft) sign(algorithm, signed string) []byte {
 	d.t.Helper()
-	alg, ok := algorithmNamed(algorithm)
+	alg, ok := jws.Named(algorithm)
 	if !ok {
 		return []byte("whatever")
 	}
 	digest := []byte(signed)
-	if alg.hash != 0 {
-		h := alg.hash.New()
+	if alg.Hash != 0 {
+		h := alg.Hash.New()
 		_, _ = h.Write(digest)
 		digest = h.Sum(nil)
 	}
-	var opts crypto.SignerOpts = alg.hash
+	var opts crypto.SignerOpts = alg.Hash
 	switch key := d.key.(type) {
 	case *ecdsa.PrivateKey:
 		r, s, err := ecdsa.Sign(rand.Reader, key, digest)
@@ -165,8 +167,8 @@ func (d *draft) sign(algorithm, signed string) []byte {
 		}
 		return joined(key, r, s)
 	case *rsa.PrivateKey:
-		if alg.pss {
-			opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: alg.hash}
+		if alg.PSS {
+			opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: alg.Hash}
 		}
 	}
 	signature, err := d.key.Sign(rand.Reader, digest, opts)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
 // Bounds of RSA keys, in bits. The upper one bounds what a signature can cost.
@@ -35,7 +37,7 @@ type key struct {
 }
 
 // parseKey reads the key of a proof, which has to fit the algorithm of that name.
-func parseKey(text jsontext.Value, name string, alg algorithm) (key, error) {
+func parseKey(text jsontext.Value, name string, alg jws.Algorithm) (key, error) {
 	members, err := parseObject(text, keyMembers)
 	switch {
 	case err != nil:
@@ -46,10 +48,10 @@ func parseKey(text jsontext.Value, name string, alg algorithm) (key, error) {
 	if err := checkUse(members, name); err != nil {
 		return key{}, err
 	}
-	if kind, _ := members.text("kty"); kind != alg.keyType {
+	if kind, _ := members.text("kty"); kind != alg.KeyType {
 		return key{}, refuse(ReasonKey, "kty is not one for "+name)
 	}
-	switch alg.keyType {
+	switch alg.KeyType {
 	case "RSA":
 		return parseRSA(members)
 	case "EC":
@@ -65,7 +67,7 @@ func checkUse(members object, name string) error {
 	if use, ok := members.textIfAny("use"); !ok || use != "sig" && members.has("use") {
 		return refuse(ReasonKey, "use is not sig")
 	}
-	if own, ok := members.textIfAny("alg"); !ok || members.has("alg") && !sameAlgorithm(own, name) {
+	if own, ok := members.textIfAny("alg"); !ok || members.has("alg") && !jws.Same(own, name) {
 		return refuse(ReasonKey, "the key's alg is another than the proof's")
 	}
 	if value, present := members.member("key_ops"); present {
@@ -101,10 +103,10 @@ func parseRSA(members object) (key, error) {
 	return key{public, thumbprint(`{"e":"`, e, `","kty":"RSA","n":"`, n, `"}`)}, nil
 }
 
-func parseEC(members object, alg algorithm) (key, error) {
-	curve := alg.elliptic()
-	if name, _ := members.text("crv"); name != alg.curve || curve == nil {
-		return key{}, refuse(ReasonKey, "crv is not "+alg.curve)
+func parseEC(members object, alg jws.Algorithm) (key, error) {
+	curve := jws.CurveNamed(alg.Curve)
+	if name, _ := members.text("crv"); name != alg.Curve || curve == nil {
+		return key{}, refuse(ReasonKey, "crv is not "+alg.Curve)
 	}
 	x, xBytes, okX := members.bytes("x")
 	y, yBytes, okY := members.bytes("y")
@@ -116,9 +118,9 @@ func parseEC(members object, alg algorithm) (key, error) {
 	const uncompressed = 4 // SEC 1 §2.3.3
 	public, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{uncompressed}, xBytes, yBytes))
 	if err != nil {
-		return key{}, refuse(ReasonKey, "x and y are no point on "+alg.curve)
+		return key{}, refuse(ReasonKey, "x and y are no point on "+alg.Curve)
 	}
-	return key{public, thumbprint(`{"crv":"`, alg.curve, `","kty":"EC","x":"`, x, `","y":"`, y, `"}`)}, nil
+	return key{public, thumbprint(`{"crv":"`, alg.Curve, `","kty":"EC","x":"`, x, `","y":"`, y, `"}`)}, nil
 }
 
 func parseEd25519(members object) (key, error) {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
 // maxID bounds jti, in bytes. RFC 9449 §4.2 recommends a UUID.
@@ -16,7 +18,7 @@ type proof struct {
 	signed    string // header and payload as they came: what the signature covers
 	payload   []byte
 	signature []byte
-	algorithm algorithm
+	algorithm jws.Algorithm
 	key       key
 }
 
@@ -82,7 +84,7 @@ func (v *Verifier) parseHeader(p *proof, text []byte) error {
 	}
 	name, _ = header.text("alg")
 	var known bool
-	if p.algorithm, known = algorithmNamed(name); !known || !slices.Contains(v.algorithms, name) {
+	if p.algorithm, known = jws.Named(name); !known || !slices.Contains(v.algorithms, name) {
 		return refuse(ReasonAlgorithm, fmt.Sprintf("alg is %s, accepted are %q", quote(name), v.cfg.Algorithms))
 	}
 	switch _, kidIsText := header.textIfAny("kid"); {

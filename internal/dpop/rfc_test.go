@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"testing"
 	"time"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
 // The examples of RFC 9449: figure 2 (§4.1), the thumbprint of figure 9 (§6.1), and
@@ -62,7 +64,7 @@ func TestTheThumbprintsOfRFCsAreMet(t *testing.T) {
 		"RFC 9449 §6.1, P-256":  {"ES256", `{"kty":"EC","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs","y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA","crv":"P-256"}`, rfcThumbprint},
 	} {
 		t.Run(name, func(t *testing.T) {
-			alg, _ := algorithmNamed(test.algorithm)
+			alg, _ := jws.Named(test.algorithm)
 			k, err := parseKey([]byte(test.jwk), test.algorithm, alg)
 			if err != nil || k.thumbprint != test.want {
 				t.Errorf("%q, want %q; error %v", k.thumbprint, test.want, err)
@@ -100,7 +102,7 @@ func TestThumbprintsAreThoseOfGoJose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		alg, _ := algorithmNamed(name)
+		alg, _ := jws.Named(name)
 		k, err := parseKey(text, name, alg)
 		if want := jktOf(t, signers()[name]); err != nil || k.thumbprint != want {
 			t.Errorf("%s: %q, want %q; error %v", name, k.thumbprint, want, err)

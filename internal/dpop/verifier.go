@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
 const (
@@ -21,7 +23,7 @@ const (
 // Config says which proofs a [Verifier] accepts.
 type Config struct {
 	// Algorithms that may sign: RS, PS and ES with 256, 384 and 512, and EdDSA, also
-	// called Ed25519. Default: [DefaultAlgorithms].
+	// called Ed25519. Default: [jws.DefaultAlgorithms].
 	Algorithms []string
 
 	// Window is how old a proof may be, by its iat. Default: 1 min.
@@ -95,10 +97,10 @@ func New(cfg Config) (*Verifier, error) {
 		return nil, errors.New("max size: negative")
 	}
 	if len(cfg.Algorithms) == 0 {
-		cfg.Algorithms = DefaultAlgorithms()
+		cfg.Algorithms = jws.DefaultAlgorithms()
 	}
 	for _, name := range cfg.Algorithms {
-		if _, ok := algorithmNamed(name); !ok {
+		if _, ok := jws.Named(name); !ok {
 			return nil, fmt.Errorf("algorithms: %q is none that may sign; "+
 				"RS, PS and ES with 256, 384 or 512, and EdDSA, are", name)
 		}
@@ -109,7 +111,7 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Verifier{cfg: cfg, algorithms: withAliases(cfg.Algorithms)}, nil
+	return &Verifier{cfg: cfg, algorithms: jws.WithAliases(cfg.Algorithms)}, nil
 }
 
 // Algorithms are those accepted, sorted, with both names of Ed25519: for the algs of
@@ -129,7 +131,7 @@ func (v *Verifier) Verify(ctx context.Context, r Request) error {
 	if !equal(p.key.thumbprint, r.Thumbprint) {
 		return refuse(ReasonBinding, "")
 	}
-	if !p.algorithm.verify(p.key.public, []byte(p.signed), p.signature) {
+	if !p.algorithm.Verify(p.key.public, []byte(p.signed), p.signature) {
 		return refuse(ReasonSignature, "")
 	}
 	c, err := parseClaims(p.payload)

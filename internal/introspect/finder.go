@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/origin"
 )
 
 const (
@@ -46,7 +48,7 @@ type finder struct {
 }
 
 func newFinder(cfg Config) (*finder, error) {
-	issuer, err := parseURL(cfg.Issuer)
+	issuer, err := origin.Parse(cfg.Issuer)
 	if err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
@@ -54,13 +56,13 @@ func newFinder(cfg Config) (*finder, error) {
 	base := cfg.Issuer
 	switch {
 	case cfg.Endpoint != "":
-		if _, err := parseURL(cfg.Endpoint); err != nil {
+		if _, err := origin.Parse(cfg.Endpoint); err != nil {
 			return nil, fmt.Errorf("endpoint: %w", err)
 		}
 		f.fixed = cfg.Endpoint
 		return f, nil
 	case cfg.BackchannelURL != "":
-		if f.origin, err = parseURL(cfg.BackchannelURL); err != nil {
+		if f.origin, err = origin.Parse(cfg.BackchannelURL); err != nil {
 			return nil, fmt.Errorf("backchannel url: %w", err)
 		}
 		base, f.replace = cfg.BackchannelURL, true
@@ -75,7 +77,7 @@ func newFinder(cfg Config) (*finder, error) {
 		switch {
 		case len(via) > maxRedirects:
 			return errors.New("redirected too often")
-		case !sameOrigin(req.URL, f.origin):
+		case !origin.Same(req.URL, f.origin):
 			return errOtherOrigin
 		}
 		return nil
@@ -168,14 +170,14 @@ func (f *finder) discover(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("the document is of issuer %s, configured is %s: configure that issuer, or set "+
 			"Keycloak's hostname option", shorten(document.Issuer), shorten(f.issuer))
 	}
-	endpoint, err := parseURL(document.Endpoint)
+	endpoint, err := origin.Parse(document.Endpoint)
 	if err != nil {
 		return "", fmt.Errorf("introspection_endpoint: %w", err)
 	}
 	if f.replace {
 		endpoint.Scheme, endpoint.Host = f.origin.Scheme, f.origin.Host
 	}
-	if !sameOrigin(endpoint, f.origin) {
+	if !origin.Same(endpoint, f.origin) {
 		return "", fmt.Errorf("introspection_endpoint: %w: configure the endpoint if that is intended", errOtherOrigin)
 	}
 	return endpoint.String(), nil

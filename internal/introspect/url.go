@@ -10,37 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 )
-
-func parseURL(text string) (*url.URL, error) {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return nil, errors.New("not a URL") // err quotes it
-	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, errors.New("not an https or http URL")
-	case u.Hostname() == "" || u.Opaque != "":
-		return nil, errors.New("a URL without host")
-	case u.User != nil:
-		return nil, errors.New("a URL with user or password")
-	case u.Fragment != "":
-		return nil, errors.New("a URL with a fragment")
-	}
-	return u, nil
-}
-
-func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(hostPort(a), hostPort(b))
-}
-
-func hostPort(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	return net.JoinHostPort(u.Hostname(), port)
-}
 
 // shorten makes a stranger's text fit for an error.
 func shorten(text string) string {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
 )
 
@@ -26,10 +27,10 @@ func BenchmarkVerify(b *testing.B) {
 		b.Fatal(err)
 	}
 	alice := realm.AddUser(kctest.User{Username: "alice", Email: "alice@example.test"})
-	for _, alg := range DefaultAlgorithms() {
+	for _, alg := range jws.DefaultAlgorithms() {
 		realm.ActiveKey(alg) // before the first fetch
 	}
-	for _, alg := range DefaultAlgorithms() {
+	for _, alg := range jws.DefaultAlgorithms() {
 		raw := realm.AccessToken(alice, kctest.Algorithm(alg))
 		b.Run("first/"+alg, func(b *testing.B) {
 			b.ReportAllocs()

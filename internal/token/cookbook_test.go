@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
 // cookbookFile is an example of RFC 7520, RFC 7797 or RFC 8037.
@@ -51,7 +53,7 @@ func (c cookbookFile) keySet(t *testing.T) []byte {
 // of them may be accepted: RS256 always, PS384 and ES512 where they are configured.
 // The Ed25519 example has the right signature, and no key id.
 func TestJOSECookbook(t *testing.T) {
-	every := append(DefaultAlgorithms(), "PS384", "ES512")
+	every := append(jws.DefaultAlgorithms(), "PS384", "ES512")
 	type verdict struct{ usual, everyAlgorithm Reason }
 	const notCompact = Reason("not compact")
 	const accepted = Reason("")
@@ -123,13 +125,13 @@ func TestJOSECookbookEd25519(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	alg, _ := algorithmNamed("EdDSA")
+	alg, _ := jws.Named("EdDSA")
 	signed := []byte(raw[:strings.LastIndexByte(raw, '.')])
-	if !alg.verify(found.public, signed, signature) {
+	if !alg.Verify(found.public, signed, signature) {
 		t.Error("the signature is refused")
 	}
 	signed[len(signed)-1]++
-	if alg.verify(found.public, signed, signature) {
+	if alg.Verify(found.public, signed, signature) {
 		t.Error("another text has it, too")
 	}
 }

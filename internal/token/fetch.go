@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/origin"
 )
 
 const (
@@ -46,7 +47,7 @@ func newSource(cfg KeySetConfig) (*source, error) {
 	if cfg.JWKSURL != "" && cfg.BackchannelURL != "" {
 		return nil, errors.New("jwks url: makes the backchannel url useless; give one of them")
 	}
-	issuer, err := parseURL(cfg.Issuer)
+	issuer, err := origin.Parse(cfg.Issuer)
 	if err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
@@ -54,12 +55,12 @@ func newSource(cfg KeySetConfig) (*source, error) {
 	base := cfg.Issuer
 	switch {
 	case cfg.JWKSURL != "":
-		if s.origin, err = parseURL(cfg.JWKSURL); err != nil {
+		if s.origin, err = origin.Parse(cfg.JWKSURL); err != nil {
 			return nil, fmt.Errorf("jwks url: %w", err)
 		}
 		s.jwks, s.fixed = cfg.JWKSURL, true
 	case cfg.BackchannelURL != "":
-		if s.origin, err = parseURL(cfg.BackchannelURL); err != nil {
+		if s.origin, err = origin.Parse(cfg.BackchannelURL); err != nil {
 			return nil, fmt.Errorf("backchannel url: %w", err)
 		}
 		base, s.replace = cfg.BackchannelURL, true
@@ -130,7 +131,7 @@ func (s *source) discover(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("the document is of issuer %s, configured is %s: configure that issuer, or set "+
 			"Keycloak's hostname option", quote(document.Issuer), quote(s.issuer))
 	}
-	jwks, err := parseURL(document.JWKS)
+	jwks, err := origin.Parse(document.JWKS)
 	if err != nil {
 		return "", fmt.Errorf("jwks_uri: %w", err)
 	}
@@ -145,7 +146,7 @@ func (s *source) discover(ctx context.Context) (string, error) {
 
 // allow reports why the issuer may not make us ask at u.
 func (s *source) allow(u *url.URL) error {
-	if !sameOrigin(u, s.origin) {
+	if !origin.Same(u, s.origin) {
 		return errOtherOrigin
 	}
 	if len(s.below) == 0 {
@@ -213,33 +214,4 @@ func withoutURL(err error) error {
 		return wrapped.Err
 	}
 	return err
-}
-
-func parseURL(text string) (*url.URL, error) {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return nil, errors.New("not a URL") // err quotes it
-	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, errors.New("not an https or http URL")
-	case u.Hostname() == "" || u.Opaque != "":
-		return nil, errors.New("a URL without host")
-	case u.User != nil:
-		return nil, errors.New("a URL with user or password")
-	case u.Fragment != "":
-		return nil, errors.New("a URL with a fragment")
-	}
-	return u, nil
-}
-
-func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(hostPort(a), hostPort(b))
-}
-
-func hostPort(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	return net.JoinHostPort(u.Hostname(), port)
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
 const (
@@ -37,11 +39,11 @@ type key struct {
 // verified with k. One key, one algorithm (RFC 8725 §3.1) holds as far as the
 // issuer says which; Keycloak always does.
 func (k *key) fits(name string) bool {
-	if k.algorithm != "" && !sameAlgorithm(k.algorithm, name) {
+	if k.algorithm != "" && !jws.Same(k.algorithm, name) {
 		return false
 	}
-	alg, ok := algorithmNamed(name)
-	return ok && alg.keyType == k.keyType && alg.curve == k.curve
+	alg, ok := jws.Named(name)
+	return ok && alg.KeyType == k.keyType && alg.Curve == k.curve
 }
 
 // keyText is a JSON Web Key (RFC 7517 §4) as it comes. Certificates are not read:
@@ -170,7 +172,7 @@ func (k *key) parseMaterial(from keyText) error {
 			return errors.New("n: of the kind a faulty chip makes (CVE-2017-15361)")
 		}
 	case *ecdsa.PublicKey:
-		if public.Curve != curveNamed(k.curve) {
+		if public.Curve != jws.CurveNamed(k.curve) {
 			return errors.New("crv: not supported")
 		}
 	case ed25519.PublicKey:

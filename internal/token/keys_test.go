@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
 )
 
@@ -30,7 +31,7 @@ func TestAKeySetAsksNobodyBeforeATokenNeedsIt(t *testing.T) {
 }
 
 func TestAllDefaultAlgorithms(t *testing.T) {
-	for _, alg := range DefaultAlgorithms() {
+	for _, alg := range jws.DefaultAlgorithms() {
 		t.Run(alg, func(t *testing.T) {
 			s := newStage(t)
 			s.want(t, s.realm.AccessToken(s.alice, kctest.Algorithm(alg)), "", alg)

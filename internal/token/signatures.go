@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
 // attemptKey is where the context of go-oidc's verifier holds our attempt.
@@ -37,8 +39,8 @@ func (a *attempt) verifySignature(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	alg, ok := algorithmNamed(a.algorithm)
-	if !ok || !alg.verify(k.public, []byte(a.signed), a.signature) {
+	alg, ok := jws.Named(a.algorithm)
+	if !ok || !alg.Verify(k.public, []byte(a.signed), a.signature) {
 		return refuse(ReasonSignature, "")
 	}
 	a.key = k

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/origin"
 )
 
 // Placeholder stands in a template for the tenant.
@@ -27,7 +29,7 @@ func ParseTemplate(text string) (Template, error) {
 	case strings.Contains(after, Placeholder):
 		return Template{}, errors.New("has more than one {tenant}")
 	}
-	u, err := parseURL(before + "t" + after)
+	u, err := origin.Parse(before + "t" + after)
 	if err != nil {
 		return Template{}, err
 	}

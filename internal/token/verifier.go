@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
 const (
@@ -42,7 +44,7 @@ type Config struct {
 	Introspection *Introspection
 
 	// Algorithms that may sign: RS, PS and ES with 256, 384 and 512, and EdDSA,
-	// also called Ed25519. Default: [DefaultAlgorithms].
+	// also called Ed25519. Default: [jws.DefaultAlgorithms].
 	Algorithms []string
 
 	// Leeway is how far clocks may be apart, for exp, nbf and iat. Default: none.
@@ -103,10 +105,10 @@ func (cfg *Config) complete() error {
 		return errors.New("authorized parties: one is empty")
 	}
 	if len(cfg.Algorithms) == 0 {
-		cfg.Algorithms = DefaultAlgorithms()
+		cfg.Algorithms = jws.DefaultAlgorithms()
 	}
 	for _, name := range cfg.Algorithms {
-		if _, ok := algorithmNamed(name); !ok {
+		if _, ok := jws.Named(name); !ok {
 			return fmt.Errorf("algorithms: %q is none that may sign; "+
 				"RS, PS and ES with 256, 384 or 512, and EdDSA, are", name)
 		}
@@ -122,7 +124,7 @@ func (cfg *Config) complete() error {
 func newVerifier(cfg Config) *Verifier {
 	return &Verifier{cfg: cfg, limits: limits{
 		maxSize:    cfg.MaxSize,
-		algorithms: withAliases(cfg.Algorithms),
+		algorithms: jws.WithAliases(cfg.Algorithms),
 		configured: cfg.Algorithms,
 	}}
 }
