@@ -377,12 +377,13 @@ func TestColdCacheDoesNotOverrunTheResolver(t *testing.T) {
 		h, _ := load(t, s.config(func(h *Handler) { h.MaxLookups, h.MaxLookupsPerTenant = 4, 2 }))
 		var mu sync.Mutex
 		inside, most := 0, 0
+		answer := make(chan struct{})
 		s.source.respond(func(_ context.Context, q member.Query) (*member.Member, error) {
 			mu.Lock()
 			inside++
 			most = max(most, inside)
 			mu.Unlock()
-			time.Sleep(time.Millisecond) //nolint:forbidigo // the time a database takes
+			<-answer
 			mu.Lock()
 			inside--
 			mu.Unlock()
@@ -398,6 +399,13 @@ func TestColdCacheDoesNotOverrunTheResolver(t *testing.T) {
 				}
 			})
 		}
+		gate := h.members.gate
+		eventually(t, "every tenant's look-up is inside or waits", func() bool {
+			gate.mu.Lock()
+			defer gate.mu.Unlock()
+			return gate.inside+gate.waiting == 20
+		})
+		close(answer)
 		done.Wait()
 		if most > 4 {
 			t.Errorf("%d calls at a time", most)
