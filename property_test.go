@@ -168,7 +168,7 @@ func disturb(t *testing.T, h *Handler, client *redis.Client, random *rand.Rand) 
 			err = nil
 		}
 	case 6:
-		err = client.Set(t.Context(), keyOf(who), `{"v":2,"tenant":"`+who.tenantName()+`"`, time.Minute).Err()
+		err = client.Set(t.Context(), keyOf(who), `{"v":3,"tenant":"`+who.tenantName()+`"`, time.Minute).Err()
 	case 7:
 		err = client.Del(t.Context(), keyOf(who)).Err()
 		if err == nil {

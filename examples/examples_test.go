@@ -357,7 +357,7 @@ func agree(t *testing.T, p *peer, redis *servers.RedisServer, cfg store.Config) 
 		writer.load(ctx, p, token)
 		before := writer.store.Stats().Log.Generation
 		c := startNode(t, cfg) // keeps following, as the writer does
-		redis.Command(t, "DEL", "kca:2:log")
+		redis.Command(t, "DEL", "kca:3:log")
 		if p.ask(token).Found {
 			t.Error("found though the log is lost")
 		}

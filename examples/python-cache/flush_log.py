@@ -5,9 +5,13 @@ were logged out. What proves that no event was missed is that the last one known
 read again along with those after it: a log in which it is missing is another log.
 """
 
+import bisect
+import hashlib
 import re
 import secrets
+import struct
 import threading
+from collections import deque
 
 import redis
 
@@ -17,9 +21,11 @@ MAX_EVENT = 8 << 10  # bytes of its names and values
 LOGOUT_LIFE = 87_000  # seconds that a logout lasts at most: a day and ten minutes
 LOGOUT_LEAD = 300  # seconds that it may be ahead; more would refuse tokens yet to come
 MAX_FENCES, MAX_LOGOUTS = 100_000, 50_000  # that are remembered
+MAX_EVENTS, MAX_GENERATIONS = 100_000, 1000  # that are remembered to have been read
 PAGE = 1000  # events read at once
 QUIET = 1.0  # seconds for which a Redis that failed is left alone
 GENERATION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+EVENT_ID = re.compile(r"[0-9a-f]{16}")
 POSITION = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})")
 INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 ALL = ("all",)
@@ -36,6 +42,16 @@ def parse_position(text):
     if max(position) >= 1 << 64:
         raise ValueError("not a position")
     return position
+
+
+def event_id(fields):
+    """What tells an event from another one that got its position: the first 8 bytes of
+    SHA-256 over names and values, sorted by name, each after its length."""
+    digest = hashlib.sha256()
+    for name, value in sorted(fields.items()):
+        for text in (name, value):
+            digest.update(struct.pack(">Q", len(text)) + text)
+    return digest.hexdigest()[:16]
 
 
 def flushed_scope(event):
@@ -85,6 +101,8 @@ class _View:
 
     def __init__(self):
         self.generation, self.floor, self.fences, self.last = "", (0, 0), {}, None
+        self.events = []  # position and id of the generation's last ones
+        self.generations = deque(maxlen=MAX_GENERATIONS)  # this one, and those before it
 
     def apply(self, record, event):
         at = parse_position(record[0].decode())
@@ -92,15 +110,24 @@ class _View:
         if event.get("kind") == "generation" and GENERATION.fullmatch(event.get("id", "")):
             # The floor first: until all is done, other threads find nothing valid.
             self.floor, self.generation, self.fences = at, event["id"], {}
+            self.events = []
+            self.generations.append(self.generation)
         elif scope:
             if len(self.fences) >= MAX_FENCES:
                 self.floor, self.fences = at, {}  # a flush of everybody, to stay small
             self.fences[scope] = at
+        if len(self.events) >= MAX_EVENTS:  # a copy: another thread may be searching in it
+            self.events = self.events[MAX_EVENTS // 4:]
+        self.events.append((at, event_id(record[1])))
         self.last = record
 
-    def admits(self, generation, position, scopes):
-        fences = self.fences
+    def admits(self, generation, position, id, scopes):
+        # Exactly this event has been read there: after a failover that lost events,
+        # others may have read another one at the same position.
+        events, fences = self.events, self.fences
+        index = bisect.bisect_left(events, (position, id))
         return (generation == self.generation and position >= self.floor
+                and events[index:index + 1] == [(position, id)]
                 and all(position >= fences.get(scope, (0, 0)) for scope in scopes))
 
 
@@ -112,7 +139,7 @@ class FlushLog:
         self._clock, self._monotonic = clock, monotonic
         self._reading = threading.Lock()
         self._view = None  # None while the log is not followed
-        self._known = ""  # the generation that was followed last
+        self._known = deque(maxlen=MAX_GENERATIONS)  # the generations of former views
         self._fresh = self._failed = float("-inf")  # monotonic times
         self._logouts = {}  # they outlive generations
 
@@ -137,10 +164,10 @@ class FlushLog:
         with self._reading:
             self._refresh()
 
-    def admits(self, generation, position, scopes):
-        """Whether no event refuses an entry that was loaded at this place of the log."""
+    def admits(self, generation, position, id, scopes):
+        """Whether no event refuses an entry that was loaded after this event of the log."""
         view = self._view
-        return view is not None and view.admits(generation, position, scopes)
+        return view is not None and view.admits(generation, position, id, scopes)
 
     def logged_out(self, issuer, sid, sub, issued_at):
         now, issued_at = int(self._clock()), int(issued_at)
@@ -155,6 +182,7 @@ class FlushLog:
         start = self._monotonic()
         try:
             if self._view is not None and not self._read(self._view):
+                self._known.extend(self._view.generations)
                 self._view = None  # events were lost: nothing can be said of any entry
             if self._view is None:
                 self._begin()
@@ -180,21 +208,21 @@ class FlushLog:
                 return True
 
     def _begin(self):
-        """Reads the log from its beginning. It has to end in a generation that was not
-        followed before: events that only some have seen may be lost. If there is none
+        """Reads the log from its beginning. It has to end in a generation that was never
+        followed: events that only some have seen may be lost. If there is none
         it begins one, as each node would; that is a flush of everybody."""
         view, appended = _View(), False
         while True:
             if not self._read(view):
                 raise ValueError("the log changes while it is read")
-            if view.generation not in ("", self._known):
+            if view.generation not in ("", *self._known):
                 break
             if appended:
                 raise ValueError("the log does not show what was appended to it")
             event = {"kind": "generation", "id": secrets.token_hex(16)}
             self._redis.xadd(self._key, event, maxlen=100_000, approximate=True)
             appended = True
-        self._view, self._known = view, view.generation
+        self._view = view
 
     def _event(self, fields):
         event = {_text(name): _text(value) for name, value in fields.items()}

@@ -21,7 +21,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from flush_log import ALL, GENERATION, FlushLog, Unavailable, parse_position
+from flush_log import ALL, EVENT_ID, GENERATION, FlushLog, Unavailable, parse_position
 
 __all__ = ["Member", "MemberCache", "Unavailable", "member_key"]
 
@@ -33,7 +33,7 @@ PART = re.compile(r"[A-Za-z0-9._-]{1,64}")
 TENANT = re.compile(r"[!-9;-z|~]+")  # visible ASCII without ":", "{" and "}"
 
 # What an entry and the member in it hold, besides what may be left out.
-ENTRY = {"v": int, "gen": str, "pos": str, "tenant": str, "issuer": str, "kc_id": str,
+ENTRY = {"v": int, "gen": str, "pos": str, "event": str, "tenant": str, "issuer": str, "kc_id": str,
          "loaded_at": int, "expires": int, "keep": int, "member": dict}
 MEMBER = {"kc_id": str, "tenant": str, "active": bool, "id": str}
 SEALED = {"v": int, "key": str, "salt": str, "data": str}  # with `secret`
@@ -58,7 +58,7 @@ def member_key(prefix, namespace, tenant, issuer, kc_id, claims=""):
     name = issuer.encode()
     digest = hashlib.sha256(struct.pack(">Q", len(name)) + name).digest()[:16]
     digest = base64.urlsafe_b64encode(digest).decode().rstrip("=") + ("." + claims if claims else "")
-    return ":".join((prefix, "2", tenant, "m", namespace, digest, kc_id)).encode()
+    return ":".join((prefix, "3", tenant, "m", namespace, digest, kc_id)).encode()
 
 
 def decode(text):
@@ -70,8 +70,8 @@ def decode(text):
     for value in attributes.values():
         if type(value) is not str and not (type(value) is list and all(type(item) is str for item in value)):
             raise ValueError("an attribute is neither a text nor a list of texts")
-    if (entry["v"] != 2 or not entry["tenant"] or not entry["issuer"] or not entry["kc_id"]
-            or not GENERATION.fullmatch(entry["gen"]) or len(attributes) > MAX_ATTRIBUTES
+    if (entry["v"] != 3 or not entry["tenant"] or not entry["issuer"] or not entry["kc_id"]
+            or not GENERATION.fullmatch(entry["gen"]) or not EVENT_ID.fullmatch(entry["event"]) or len(attributes) > MAX_ATTRIBUTES
             or not 0 <= entry["loaded_at"] < entry["expires"] <= entry["keep"] <= MAX_TIME):
         raise ValueError("not an entry")
     entry["pos"] = parse_position(entry["pos"])
@@ -121,10 +121,10 @@ class Sealer:
         sealed = _parse(value, SEALED, {})
         salt, data = (base64.b64decode(sealed[name], validate=True) for name in ("salt", "data"))
         secret = self._secrets.get(sealed["key"])
-        if sealed["v"] != 2 or len(salt) != 32 or secret is None:
+        if sealed["v"] != 3 or len(salt) != 32 or secret is None:
             raise ValueError("not encrypted with a known secret")
         try:
-            return AESGCM(_derive(secret, salt, b"keycloak-cache-auth entry v2", 32)).decrypt(bytes(12), data, key)
+            return AESGCM(_derive(secret, salt, b"keycloak-cache-auth entry v3", 32)).decrypt(bytes(12), data, key)
         except InvalidTag:
             raise ValueError("not encrypted for this key") from None
 
@@ -152,7 +152,7 @@ class MemberCache:
         self._redis, self._prefix, self._namespace = client, prefix, namespace
         self._ttl, self._clock = ttl, clock
         self._sealer = Sealer(secrets) if secrets else None
-        self.log = FlushLog(client, prefix + ":2:log", max_blind, refresh_every, clock, monotonic)
+        self.log = FlushLog(client, prefix + ":3:log", max_blind, refresh_every, clock, monotonic)
 
     def find(self, tenant, issuer, kc_id, *, sid, issued_at, claims="") -> Optional[Member]:
         """The member, or None if the cache has none that may be used now, or if the token
@@ -186,7 +186,7 @@ class MemberCache:
             and member["active"]
             and -CLOCK_TOLERANCE <= age < self._ttl
             and now < entry["expires"] / 1000
-            and self.log.admits(entry["gen"], entry["pos"], scopes)
+            and self.log.admits(entry["gen"], entry["pos"], entry["event"], scopes)
             and not self.log.logged_out(issuer, sid, kc_id, issued_at)
         )
         if not usable:

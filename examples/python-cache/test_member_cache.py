@@ -18,7 +18,7 @@ from member_cache import MemberCache, Unavailable, _derive, member_key
 
 ISSUER = "https://sso.example.com/realms/main"
 GEN, POS = "generation-one", "1000-0"
-LOG = "kca:2:log"
+LOG = "kca:3:log"
 
 
 def free_port():
@@ -76,10 +76,19 @@ class Case(unittest.TestCase):
     def append(self, at="*", **fields):
         return self.redis.xadd(LOG, fields, id=at)
 
+    def event_at(self, position):
+        """The id of the event at a position, of the first one if there is none."""
+        try:
+            events = self.redis.xrange(LOG, position, position)
+        except redis.ResponseError:  # it is no position
+            events = []
+        events = events or self.redis.xrange(LOG, count=1) or [(b"", {})]
+        return flush_log.event_id(events[0][1])
+
     def entry(self, member=(), **changes):
         millis = int(self.now * 1000)
         entry = {
-            "v": 2, "gen": GEN, "pos": POS, "tenant": "acme", "issuer": ISSUER, "kc_id": "alice",
+            "v": 3, "gen": GEN, "pos": POS, "event": self.event_at(changes.get("pos", POS)), "tenant": "acme", "issuer": ISSUER, "kc_id": "alice",
             "loaded_at": millis, "expires": millis + 60_000, "keep": millis + 60_000,
             "member": {"kc_id": "alice", "tenant": "acme", "active": True, "id": "4711",
                        "attributes": {"roles": ["editor", "viewer"], "plan": "gold"}},
@@ -129,13 +138,17 @@ class Entries(Case):
         bad = {
             "another version": self.entry(v=1),
             "a version that is true": self.entry(v=True),
-            "a version with a fraction": self.entry(v=2.0),
+            "a version with a fraction": self.entry(v=3.0),
             "another generation": self.entry(gen="generation-two"),
             "a generation that is none": self.entry(gen="a b"),
             "older than the generation": self.entry(pos="999-9"),
             "a position that is none": self.entry(pos="1000"),
             "a position with a zero before": self.entry(pos="01000-0"),
             "a position beyond 64 bits": self.entry(pos="18446744073709551616-0"),
+            "a position that was not read yet": self.entry(pos="1000-1"),
+            "another event at the position": self.entry(event="0123456789abcdef"),
+            "an event in upper case": self.entry(event=self.event_at(POS).upper()),
+            "no event": self.entry(event=None),
             "another tenant": self.entry(tenant="globex"),
             "another case of the tenant": self.entry(tenant="Acme"),
             "another issuer": self.entry(issuer=ISSUER + "/"),
@@ -163,11 +176,11 @@ class Entries(Case):
             "expires before it was loaded": self.entry(loaded_at=millis, expires=millis - 1),
             "kept for less than it lives": self.entry(keep=millis + 1),
             "beyond the year 9999": self.entry(keep=253402300800000),
-            "a name twice": text.replace('"v": 2', '"v": 2, "v": 2'),
+            "a name twice": text.replace('"v": 3', '"v": 3, "v": 3'),
             "names of another case": text.replace('"kc_id": "alice"', '"KC_ID": "alice"', 1),
             "text after it": text + "x",
             "two entries": text + text,
-            "NaN": text.replace('"v": 2', '"v": NaN'),
+            "NaN": text.replace('"v": 3', '"v": NaN'),
             "half a surrogate pair": text.replace("gold", "\\ud800"),
             "bytes that are not UTF-8": text.replace("gold", "X").encode().replace(b"X", b"\xff"),
             "UTF-16": text.encode("utf-16"),
@@ -219,7 +232,7 @@ class Entries(Case):
 
     def test_the_key_is_the_documented_one(self):
         self.assertRegex(member_key("kca", "members", "acme", ISSUER, "a:b").decode(),
-                         r"^kca:2:acme:m:members:[A-Za-z0-9_-]{22}:a:b$")
+                         r"^kca:3:acme:m:members:[A-Za-z0-9_-]{22}:a:b$")
 
     def test_settings_that_cannot_work(self):
         with self.assertRaises(ValueError):
@@ -243,9 +256,9 @@ class Secrets(Case):
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         secret = secret.encode()
-        k = _derive(secret, salt, b"keycloak-cache-auth entry v2", 32)
+        k = _derive(secret, salt, b"keycloak-cache-auth entry v3", 32)
         data = AESGCM(k).encrypt(bytes(12), json.dumps(self.entry()).encode(), key or self.key)
-        return {"v": 2, "key": _derive(secret, None, b"keycloak-cache-auth key id", 8).hex(),
+        return {"v": 3, "key": _derive(secret, None, b"keycloak-cache-auth key id", 8).hex(),
                 "salt": base64.b64encode(salt).decode(), "data": base64.b64encode(data).decode(), **changes}
 
     def test_both_secrets_are_read(self):
@@ -394,6 +407,38 @@ class Continuity(Case):
         self.assertNotEqual(events[-1][1][b"id"], GEN.encode())
         self.put(self.entry(gen=events[-1][1][b"id"].decode(), pos=events[-1][0].decode()))
         self.assertIsNotNone(self.find(), "the new generation is followed")
+
+    def test_an_event_of_a_lost_log_at_the_position_of_another(self):
+        self.put(self.entry())
+        self.assertIsNotNone(self.find())
+        lost = flush_log.event_id({b"kind": b"flush", b"scope": b"tenant", b"tenant": b"globex", b"ref": b"lost"})
+        at = self.append(kind="flush", scope="member", tenant="acme", kc_id="alice", ref="new").decode()
+        self.put(self.entry(pos=at, event=lost))
+        self.assertIsNone(self.find())
+        self.put(self.entry(pos=at))
+        self.assertIsNotNone(self.find())
+
+    def test_no_generation_comes_back(self):
+        self.append(kind="generation", id="generation-two")
+        self.assertIsNone(self.find())  # both are read, and the second is lost
+        self.redis.delete(LOG)
+        self.append("1000-0", kind="generation", id=GEN)
+        self.put(self.entry())
+        self.assertIsNone(self.find())
+        last = self.redis.xrevrange(LOG, count=1)[0][1]
+        self.assertNotIn(last[b"id"], (GEN.encode(), b"generation-two"))
+
+    def test_events_are_forgotten(self):
+        self.addCleanup(setattr, flush_log, "MAX_EVENTS", flush_log.MAX_EVENTS)
+        flush_log.MAX_EVENTS = 8
+        self.put(self.entry())
+        self.assertIsNotNone(self.find())
+        for number in range(20):
+            last = self.append(kind="flush", scope="tenant", tenant="globex", ref=str(number)).decode()
+        self.assertIsNone(self.find())
+        self.put(self.entry(pos=last))
+        self.assertIsNotNone(self.find())
+        self.assertLessEqual(len(self.cache.log._view.events), 8)
 
     def test_the_log_is_gone(self):
         self.lose(lambda last: self.redis.delete(LOG))

@@ -296,14 +296,14 @@ func TestFailoverThatLosesAFlush(t *testing.T) {
 
 	// The replica is frozen, so the flush stands in the log of the primary alone.
 	s.replica.signal(syscall.SIGSTOP)
-	before := here.log.head.Load().at
+	before := here.log.head.Load().last.at
 	flushed, err := here.Flush(t.Context(), Scope{Tenant: m.Tenant, KCID: m.KCID}, nil)
 	if err != nil || flushed.Shared != SharedDone {
 		t.Fatalf("flush: %+v, %v", flushed, err)
 	}
 	eventually(t, "the flush has been read by both", func() bool {
 		h, o := here.log.head.Load(), there.log.head.Load()
-		return h != nil && o != nil && h.at != before && h.at == o.at && here.Stats().Log.Pending == 0
+		return h != nil && o != nil && h.last.at != before && h.last.at == o.last.at && here.Stats().Log.Pending == 0
 	})
 	s.primary.kill()
 	s.replica.signal(syscall.SIGCONT)
@@ -330,7 +330,7 @@ func TestFailoverThatLosesAFlush(t *testing.T) {
 			}
 		}
 		h, o, l := here.log.head.Load(), there.log.head.Load(), late.log.head.Load()
-		return h != nil && o != nil && l != nil && h.at == o.at && h.at == l.at && h.generation.id == l.generation.id &&
+		return h != nil && o != nil && l != nil && h.last.at == o.last.at && h.last.at == l.last.at && h.generation.id == l.generation.id &&
 			here.log.followed(time.Now()) != nil
 	})
 	eventually(t, "it is said again to the new primary", func() bool {

@@ -10,12 +10,13 @@ import (
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 )
 
-// The format of what stands in Redis is JSON, version 2:
+// The format of what stands in Redis is JSON, version 3:
 //
 //	{
-//	  "v": 2,
-//	  "gen": "5f0c…",                               generation of the flush log, and …
-//	  "pos": "1767225599123-0",                     … position in it, known when loading began
+//	  "v": 3,
+//	  "gen": "5f0c…",                               generation of the flush log, …
+//	  "pos": "1767225599123-0",                     … position of its last event known when loading began, and …
+//	  "event": "0f1e2d3c4b5a6978",                  … which event that was
 //	  "tenant": "acme",                             whom was asked for
 //	  "issuer": "https://sso.example.com/realms/a",
 //	  "kc_id": "8d0c…",
@@ -44,17 +45,18 @@ import (
 // used while the resolver fails.
 //
 // gen is 1 to 64 letters, digits, hyphens or underscores; pos is a stream id as
-// Redis writes it. A writer that does not follow the flush log cannot write
-// entries. A reader uses an entry only if gen is the generation in force, and
-// pos is below no event of the log that is a flush of the entry, nor below the
-// event that began the generation; see [Store.Flush] for the events.
-const envelopeVersion = 2
+// Redis writes it; event is an [eventID], in lower case. A writer that does not
+// follow the flush log cannot write entries. A reader uses an entry only if gen
+// is the generation in force, if it has itself read exactly this event at pos,
+// since and including the one that began the generation, and if no event after
+// that is a flush of the entry; see [Store.Flush] for the events.
+const envelopeVersion = 3
 
 // mark is where the flush log stood, as far as a writer had read it, when the
 // loading of its entry began.
 type mark struct {
 	generation string
-	position   position
+	sighting
 }
 
 const (
@@ -79,6 +81,7 @@ type envelope struct {
 	Version  *int64          `json:"v"`
 	Gen      *string         `json:"gen"`
 	Pos      *string         `json:"pos"`
+	Event    *string         `json:"event"`
 	Tenant   *string         `json:"tenant"`
 	Issuer   *string         `json:"issuer"`
 	KCID     *string         `json:"kc_id"`
@@ -101,11 +104,12 @@ type memberEnvelope struct {
 // encode returns the entry as it is stored in Redis. Text that is not UTF-8
 // cannot be, because it would come back as other text.
 func encode(e *Entry, at mark) ([]byte, error) {
-	m, pos := e.Member, at.position.String()
+	m, pos, event := e.Member, at.at.String(), at.event.String()
 	loadedAt, expires, keep := e.LoadedAt.UnixMilli(), e.Expires.UnixMilli(), e.Keep.UnixMilli()
 	version := int64(envelopeVersion)
 	wire := envelope{
-		Version: &version, Gen: &at.generation, Pos: &pos, Tenant: &e.Tenant, Issuer: &e.Issuer, KCID: &e.KCID,
+		Version: &version, Gen: &at.generation, Pos: &pos, Event: &event,
+		Tenant: &e.Tenant, Issuer: &e.Issuer, KCID: &e.KCID,
 		Claims: text(e.Claims), LoadedAt: &loadedAt, Expires: &expires, Keep: &keep,
 		Member: &memberEnvelope{
 			KCID: &m.KCID, Tenant: &m.Tenant, Issuer: text(m.Issuer), Active: &m.Active, ID: &m.ID,
@@ -140,6 +144,7 @@ func decode(value []byte) (*Entry, mark, error) {
 		return nil, mark{}, err
 	}
 	pos, _ := parsePosition(*wire.Pos)
+	event, _ := parseEventID(*wire.Event)
 	return &Entry{
 		Member: &member.Member{
 			KCID: *wire.Member.KCID, Tenant: *wire.Member.Tenant, Issuer: string(wire.Member.Issuer),
@@ -147,7 +152,7 @@ func decode(value []byte) (*Entry, mark, error) {
 		},
 		Tenant: *wire.Tenant, Issuer: *wire.Issuer, KCID: *wire.KCID, Claims: string(wire.Claims),
 		LoadedAt: time.UnixMilli(*wire.LoadedAt), Expires: time.UnixMilli(*wire.Expires), Keep: time.UnixMilli(*wire.Keep),
-	}, mark{*wire.Gen, pos}, nil
+	}, mark{*wire.Gen, sighting{pos, event}}, nil
 }
 
 // check holds for what is written as well as for what is read.
@@ -156,13 +161,13 @@ func (e *envelope) check() error {
 	switch {
 	case e.Version == nil || *e.Version != envelopeVersion:
 		return fmt.Errorf("%w: version unknown", ErrInvalid)
-	case e.Gen == nil || e.Pos == nil || e.Tenant == nil || e.Issuer == nil || e.KCID == nil ||
+	case e.Gen == nil || e.Pos == nil || e.Event == nil || e.Tenant == nil || e.Issuer == nil || e.KCID == nil ||
 		e.LoadedAt == nil || e.Expires == nil || e.Keep == nil ||
 		m == nil || m.KCID == nil || m.Tenant == nil || m.Active == nil || m.ID == nil:
 		return fmt.Errorf("%w: incomplete", ErrInvalid)
 	case *e.Tenant == "" || *e.Issuer == "" || *e.KCID == "":
 		return fmt.Errorf("%w: about nobody", ErrInvalid)
-	case !isGeneration(*e.Gen) || !isPosition(*e.Pos):
+	case !isGeneration(*e.Gen) || !isPosition(*e.Pos) || !isEventID(*e.Event):
 		return fmt.Errorf("%w: no place in the flush log", ErrInvalid)
 	case *e.LoadedAt < 0 || *e.Expires <= *e.LoadedAt || *e.Keep < *e.Expires || *e.Keep > maxUnixMilli:
 		return fmt.Errorf("%w: its times make no sense", ErrInvalid)
@@ -187,5 +192,10 @@ func isGeneration(text string) bool {
 
 func isPosition(text string) bool {
 	_, ok := parsePosition(text)
+	return ok
+}
+
+func isEventID(text string) bool {
+	_, ok := parseEventID(text)
 	return ok
 }

@@ -17,9 +17,11 @@ const (
 	testPosition   = "1767225590000-0"
 )
 
-var testMark = mark{testGeneration, position{millis: 1767225590000}}
+var testMark = mark{testGeneration, sighting{
+	position{millis: 1767225590000}, newEventID(map[string]string{"kind": "generation", "id": testGeneration}),
+}}
 
-const aliceText = `{"v":2,"gen":"testgeneration","pos":"1767225590000-0","tenant":"acme","issuer":"https://sso.example.com/realms/main",` +
+const aliceText = `{"v":3,"gen":"testgeneration","pos":"1767225590000-0","event":"90af8b00f1573ec1","tenant":"acme","issuer":"https://sso.example.com/realms/main",` +
 	`"kc_id":"8d0c5a3e-0000-4000-8000-000000000001","loaded_at":1767225600000,"expires":1767225660000,"keep":1767225660000,` +
 	`"member":{"kc_id":"8d0c5a3e-0000-4000-8000-000000000001","tenant":"acme",` +
 	`"issuer":"https://sso.example.com/realms/main","active":true,"id":"4711",` +
@@ -122,13 +124,13 @@ func TestDecodeRefusesWhatIsNoEntry(t *testing.T) {
 		"CI-010 ten thousand nested lists":       replace(`["admin","billing"]`, strings.Repeat("[", 9999)+strings.Repeat("]", 9999)),
 		"CI-010 a number too large":              replace("1767225600000", "1e1000000"),
 		"CI-011 a gob stream":                    "\x1d\xff\xd3\x02\x01\x01\x0erec",
-		"CI-012 an older version":                replace(`"v":2`, `"v":1`),
-		"CI-012 a newer version":                 replace(`"v":2`, `"v":99`),
-		"CI-012 no version":                      replace(`"v":2,`, ""),
-		"CI-012 a version that is a string":      replace(`"v":2`, `"v":"1"`),
-		"CI-013 an unknown name":                 replace(`"v":2`, `"v":2,"x":1`),
+		"CI-012 an older version":                replace(`"v":3`, `"v":1`),
+		"CI-012 a newer version":                 replace(`"v":3`, `"v":99`),
+		"CI-012 no version":                      replace(`"v":3,`, ""),
+		"CI-012 a version that is a string":      replace(`"v":3`, `"v":"1"`),
+		"CI-013 an unknown name":                 replace(`"v":3`, `"v":3,"x":1`),
 		"CI-013 an unknown name in the member":   replace(`"active":true`, `"active":true,"admin":true`),
-		"CI-013 a name twice":                    replace(`"v":2`, `"v":2,"v":2`),
+		"CI-013 a name twice":                    replace(`"v":3`, `"v":3,"v":3`),
 		"CI-013 a member's name twice":           replace(`"active":true`, `"active":false,"active":true`),
 		"CI-013 an attribute twice":              replace(`"team":"blue"`, `"team":"blue","team":"red"`),
 		"CI-013 an attribute twice, escaped":     replace(`"team":"blue"`, `"team":"blue","te\u0061m":"red"`),
@@ -145,6 +147,12 @@ func TestDecodeRefusesWhatIsNoEntry(t *testing.T) {
 		"a position spelt otherwise":             replace(`"1767225590000-0"`, `"1767225590000-00"`),
 		"a position with a sign":                 replace(`"1767225590000-0"`, `"+1767225590000-0"`),
 		"a position beyond 64 bits":              replace(`"1767225590000-0"`, `"18446744073709551616-0"`),
+		"no event":                               replace(`"event":"90af8b00f1573ec1",`, ""),
+		"an event that is null":                  replace(`"90af8b00f1573ec1"`, "null"),
+		"an empty event":                         replace("90af8b00f1573ec1", ""),
+		"a shorter event":                        replace("90af8b00f1573ec1", "90af8b00f1573e"),
+		"a longer event":                         replace("90af8b00f1573ec1", "90af8b00f1573ec1ff"),
+		"an event in upper case":                 replace("90af8b00f1573ec1", "90AF8B00F1573EC1"),
 		"a missing name":                         replace(`"kc_id":"8d0c5a3e-0000-4000-8000-000000000001",`, ""),
 		"a member without active":                replace(`"active":true,`, ""),
 		"active that is null":                    replace(`"active":true`, `"active":null`),
@@ -202,7 +210,7 @@ func manyNames(n int) string {
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		aliceText, "", "null", "{}", `{"v":1}`, strings.Replace(aliceText, `"blue"`, `["\u0000\ud83d\ude00"]`, 1),
-		strings.Replace(aliceText, `"v":2`, `"v":2e0`, 1), strings.Replace(aliceText, "true", "false", 1),
+		strings.Replace(aliceText, `"v":3`, `"v":3e0`, 1), strings.Replace(aliceText, "true", "false", 1),
 	} {
 		f.Add([]byte(seed))
 	}

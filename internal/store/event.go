@@ -12,12 +12,12 @@ import (
 // The flush log is one Redis stream, <prefix>:<format version>:log, and its
 // events are entries of plain fields. Any program may append one:
 //
-//	XADD kca:2:log MAXLEN ~ 100000 * kind flush scope all
-//	XADD kca:2:log MAXLEN ~ 100000 * kind flush tenant acme scope tenant
-//	XADD kca:2:log MAXLEN ~ 100000 * kind flush scope member tenant acme kc_id 8d0c…
-//	XADD kca:2:log MAXLEN ~ 100000 * kind flush scope member tenant acme member_id 4711
-//	XADD kca:2:log MAXLEN ~ 100000 * kind flush scope user issuer https://… kc_id 8d0c…
-//	XADD kca:2:log MAXLEN ~ 100000 * kind flush scope user kc_id 8d0c…
+//	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope all
+//	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope tenant tenant acme
+//	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope member tenant acme kc_id 8d0c…
+//	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope member tenant acme member_id 4711
+//	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope user issuer https://… kc_id 8d0c…
+//	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope user kc_id 8d0c…
 //
 // A flush makes entries whose loading began before it invalid: of everybody, of
 // a tenant, of a member, of a user in all tenants (of any issuer if none is
@@ -41,10 +41,12 @@ import (
 // position before this event, are invalid. Only nodes append it, when they find
 // none, or find that events were lost.
 //
-// `ref` may name an event, so that its writer finds it again; readers ignore
-// it. They ignore fields and kinds they do not know. An event without a kind,
-// and a flush that cannot be read, is taken for a flush of everybody. None of
-// more than 8 KiB can be read.
+// `ref` names an event: a random text, by which its writer finds it again, and by
+// which events that say the same are told apart, should one be lost and the other
+// get its id. Nodes always give one. Readers find no other meaning in it. They
+// ignore fields and kinds they do not know. An event without a kind, and a flush
+// that cannot be read, is taken for a flush of everybody. None of more than 8 KiB
+// can be read.
 const (
 	fieldKind     = "kind"
 	fieldScope    = "scope"

@@ -52,7 +52,7 @@ func newFakeRedis(t *testing.T) *fakeRedis {
 	f := &fakeRedis{
 		listener: listener, values: map[string]string{}, reply: map[string]string{}, conns: map[net.Conn]bool{},
 	}
-	f.events = []fakeEvent{{testMark.position, []string{"kind", "generation", "id", testGeneration}}}
+	f.events = []fakeEvent{{testMark.at, []string{"kind", "generation", "id", testGeneration}}}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -191,7 +191,7 @@ func (f *fakeRedis) carryOut(args []string) string {
 		return "+OK\r\n"
 	case "XADD": // key MAXLEN ~ n * fields
 		f.clock++
-		at := testMark.position
+		at := testMark.at
 		at.millis += uint64(f.clock)
 		f.events = append(f.events, fakeEvent{at, args[6:]})
 		return fmt.Sprintf("$%d\r\n%s\r\n", len(at.String()), at)
@@ -261,7 +261,7 @@ func (f *fakeRedis) appended(fields ...string) position {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.clock++
-	at := testMark.position
+	at := testMark.at
 	at.millis += uint64(f.clock)
 	f.events = append(f.events, fakeEvent{at, fields})
 	return at

@@ -209,7 +209,7 @@ func (g *flushLog) stats() LogStats {
 	stats.State = g.news.state
 	g.news.mu.Unlock()
 	if h := g.head.Load(); h != nil {
-		stats.Generation, stats.Position = h.generation.id, h.at.String()
+		stats.Generation, stats.Position = h.generation.id, h.last.at.String()
 	}
 	if fresh := g.fresh.Load(); fresh != never {
 		stats.Fresh = g.born.Add(time.Duration(fresh))

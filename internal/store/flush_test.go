@@ -25,7 +25,7 @@ func caughtUp(t *testing.T, f *fakeRedis, stores ...*Store) {
 			h := s.log.head.Load()
 			s.log.sent.mu.Lock()
 			defer s.log.sent.mu.Unlock()
-			return h != nil && h.at == end && len(s.log.sent.items) == 0
+			return h != nil && h.last.at == end && len(s.log.sent.items) == 0
 		})
 	}
 }

@@ -25,6 +25,9 @@ const never = math.MinInt64
 // One goroutine, the tail, reads the log and carries out what it says here. It
 // proves that nothing was lost by reading the last event that it knows along
 // with those after it: a log in which that event is missing is another log.
+// Until this node notices, and until others do, an entry of Redis shows by its
+// mark at which event of which log it was loaded: none is used but those of
+// events that this node has read.
 //
 // The order in which flushes become visible is what makes them win:
 //
@@ -78,25 +81,37 @@ type flushLog struct {
 // head is how far this node has read the log. It is replaced, never changed.
 type head struct {
 	generation *generation
-	at         position // all up to this has been carried out
+	history    history  // no entry is valid that was loaded at none of these events
+	last       sighting // of them: all up to this has been carried out
 }
 
-func (h *head) mark() mark { return mark{h.generation.id, h.at} }
+// begun is the head of a generation before its first event counts as read. It
+// admits nothing.
+func (g *flushLog) begun(of *generation) *head {
+	return &head{generation: of, history: newHistory(g.length)}
+}
+
+// next is the head after one more event.
+func (h *head) next(r record) *head {
+	s := r.sighting()
+	return &head{h.generation, h.history.next(s), s}
+}
+
+func (h *head) mark() mark { return mark{h.generation.id, h.last} }
 
 // generation is the log since it last began, as far as it was read.
 type generation struct {
 	id     string
-	floor  uint64  // no entry below this is valid
-	fences heights // nor below the fences it has to pass
+	fences heights // no entry is valid below those that it has to pass
 }
 
-func beginGeneration(id string, at position) *generation {
-	return &generation{id: id, floor: at.packedUp(), fences: make(heights, fenceSlots)}
+func beginGeneration(id string) *generation {
+	return &generation{id: id, fences: make(heights, fenceSlots)}
 }
 
 // restart makes one that nobody has seen yet another.
-func (g *generation) restart(id string, at position) {
-	g.id, g.floor = id, at.packedUp()
+func (g *generation) restart(id string) {
+	g.id = id
 	for i := range g.fences {
 		g.fences[i].Store(0)
 	}
@@ -164,11 +179,8 @@ func (g *flushLog) admits(p *places, at mark) bool {
 		}
 	}
 	h := g.head.Load()
-	if h == nil || h.generation.id != at.generation {
-		return false
-	}
-	packed := at.position.packedDown()
-	return packed >= h.generation.floor && h.generation.fences.admit(p, packed)
+	return h != nil && h.generation.id == at.generation && h.history.has(at.sighting) &&
+		h.generation.fences.admit(p, at.at.packedDown())
 }
 
 // LogState says whether the node follows the flush log.

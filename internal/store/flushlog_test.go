@@ -193,7 +193,7 @@ func TestLogThatIsNoStreamIsReplaced(t *testing.T) {
 	s := sharing(t, f, nil)
 	f.answer("-WRONGTYPE Operation against a key holding the wrong kind of value", "XRANGE")
 	f.on(func(args []string) {
-		if args[0] == "UNLINK" && args[1] == "kca:2:log" {
+		if args[0] == "UNLINK" && args[1] == "kca:3:log" {
 			f.change(func([]fakeEvent) []fakeEvent { return nil })
 			f.answer("", "XRANGE")
 		}
@@ -216,7 +216,7 @@ func TestLongLogsAreReadInPages(t *testing.T) {
 	if n, err := g.tail.round(t.Context()); err != nil || n != 3*maxPage+1 {
 		t.Fatalf("%d events, error %v", n, err)
 	}
-	if h := g.head.Load(); h.generation.id != "g" || h.at.millis != 3*maxPage+1 || h.generation.floor != 11<<numberBits {
+	if h := g.head.Load(); h.generation.id != "g" || h.last.at.millis != 3*maxPage+1 || h.history.events[0].at.millis != 11 {
 		t.Errorf("%+v", h)
 	}
 	for range 2*maxPage + 1 {

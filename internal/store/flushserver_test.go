@@ -12,7 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const testLogKey = "kca:2:log"
+const testLogKey = "kca:3:log"
 
 // nodesOf returns stores that share a server, each having read its log.
 func nodesOf(t *testing.T, server *redisServer, n int, change ...func(*Config)) []*Store {
@@ -42,7 +42,7 @@ func inSync(t *testing.T, client *redis.Client, nodes ...*Store) {
 			s.log.sent.mu.Lock()
 			waiting := len(s.log.sent.items)
 			s.log.sent.mu.Unlock()
-			if h == nil || h.at.String() != last[0].ID || waiting > 0 {
+			if h == nil || h.last.at.String() != last[0].ID || waiting > 0 {
 				return false
 			}
 		}

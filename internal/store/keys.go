@@ -16,7 +16,7 @@ const (
 
 	// formatVersion is the version of the values behind our keys. Programs of
 	// different versions do not see each other's entries.
-	formatVersion = "2"
+	formatVersion = "3"
 
 	// kindMember marks keys under which a member is stored.
 	kindMember = "m"

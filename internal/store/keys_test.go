@@ -22,7 +22,7 @@ func TestMemberKeyReadsAsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "shop:2:acme:m:members:" + digest(testIssuer) + ":8d0c"
+	want := "shop:3:acme:m:members:" + digest(testIssuer) + ":8d0c"
 	if got := keys.Member("acme", testIssuer, "8d0c"); got != want {
 		t.Errorf("key is %q, want %q", got, want)
 	}

@@ -28,7 +28,7 @@ func (c *testClock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
 // followed tells whether the store has carried out what stands in the log.
 func followed(s *Store) bool {
 	h := s.log.head.Load()
-	return h != nil && h.at != position{}
+	return h != nil && h.last.at != position{}
 }
 
 // newTestStore returns a store that the test destructs at its end.

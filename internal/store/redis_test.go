@@ -67,10 +67,12 @@ func TestRedisValuesThatMayNotBeUsed(t *testing.T) {
 		"CI-009 a huge value":                {strings.Repeat("x", 10<<20), "invalid", true},
 		"CI-009 a value that only begins so": {aliceText + strings.Repeat(" ", MaxEntrySize), "invalid", true},
 		"CI-011 a gob stream":                {"\x1d\xff\xd3\x02\x01\x01\x0erec", "invalid", true},
-		"CI-012 a value of another version":  {strings.Replace(aliceText, `"v":2`, `"v":1`, 1), "invalid", true},
+		"CI-012 a value of another version":  {strings.Replace(aliceText, `"v":3`, `"v":1`, 1), "invalid", true},
 		"CI-014 a value that has long ended": {strings.NewReplacer("17672256", "17672250").Replace(aliceText), "expired", true},
 		"a value of another generation":      {strings.Replace(aliceText, testGeneration, "another", 1), "fenced", false},
 		"a value older than the generation":  {strings.Replace(aliceText, testPosition, "1767225589999-9", 1), "fenced", false},
+		"a value of an event not read yet":   {strings.Replace(aliceText, testPosition, "1767225590000-1", 1), "fenced", false},
+		"a value of an event that was lost":  {strings.Replace(aliceText, testMark.event.String(), "0123456789abcdef", 1), "fenced", false},
 		"a value from the future":            {strings.NewReplacer("17672256", "17672266").Replace(aliceText), "expired", false},
 		"CI-016 a promise of ten years":      {strings.NewReplacer("1767225600000", "1767225539999", "1767225660000", "2082585660000").Replace(aliceText), "expired", false},
 	}

@@ -2,4 +2,4 @@
 
 package store
 
-const defaultSchedules = 20000
+const defaultSchedules = 100000

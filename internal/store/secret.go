@@ -16,7 +16,7 @@ import (
 // With secrets, what stands in Redis is JSON as well:
 //
 //	{
-//	  "v": 2,
+//	  "v": 3,
 //	  "key": "0f1e2d3c4b5a6978",   which secret it was encrypted with, and …
 //	  "salt": "…",                 … 32 random bytes, in base64
 //	  "data": "…"                  the encrypted entry and its tag, in base64
@@ -25,7 +25,7 @@ import (
 // where
 //
 //	key  = hex(HKDF-SHA-256(secret, no salt, "keycloak-cache-auth key id", 8 bytes))
-//	k    = HKDF-SHA-256(secret, salt, "keycloak-cache-auth entry v2", 32 bytes)
+//	k    = HKDF-SHA-256(secret, salt, "keycloak-cache-auth entry v3", 32 bytes)
 //	data = AES-256-GCM(k, nonce: 12 zero bytes, the entry, additional data: its Redis key)
 //
 // Each k encrypts one entry, so its nonce may be a constant, and no number of
@@ -38,7 +38,7 @@ import (
 // times are in what is encrypted, and end it like any other entry.
 const (
 	secretKeyID = "keycloak-cache-auth key id"
-	secretEntry = "keycloak-cache-auth entry v2"
+	secretEntry = "keycloak-cache-auth entry v3"
 	saltSize    = 32
 	keySize     = 32
 	minSecret   = 16

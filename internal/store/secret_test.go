@@ -26,9 +26,9 @@ func mustSealer(t testing.TB, secrets ...string) *sealer {
 }
 
 // The value that the documentation shows, and that other programs are tested
-// with: the salt is 00 01 … 1f, the key kca:2:acme:m:n:i:u, the text {"v":2}.
-const sealedText = `{"v":2,"key":"6163d52e466842c8","salt":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",` +
-	`"data":"M3WU9/gi+2RKv0Bih1CMuBGn/wnfTuU="}`
+// with: the salt is 00 01 … 1f, the key kca:3:acme:m:n:i:u, the text {"v":3}.
+const sealedText = `{"v":3,"key":"6163d52e466842c8","salt":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",` +
+	`"data":"tM9OqyzJHTW/lVZbFqZse4ULNkr86dA="}`
 
 func TestSealedEnvelopeReadsAsDocumented(t *testing.T) {
 	salt := make([]byte, saltSize)
@@ -36,14 +36,14 @@ func TestSealedEnvelopeReadsAsDocumented(t *testing.T) {
 		salt[i] = byte(i)
 	}
 	s := mustSealer(t, testSecret)
-	value, err := s.sealWith("kca:2:acme:m:n:i:u", []byte(`{"v":2}`), salt)
+	value, err := s.sealWith("kca:3:acme:m:n:i:u", []byte(`{"v":3}`), salt)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if string(value) != sealedText {
 		t.Errorf("got %s, want %s", value, sealedText)
 	}
-	if plain, err := s.open("kca:2:acme:m:n:i:u", []byte(sealedText)); err != nil || string(plain) != `{"v":2}` {
+	if plain, err := s.open("kca:3:acme:m:n:i:u", []byte(sealedText)); err != nil || string(plain) != `{"v":3}` {
 		t.Errorf("opened: %s, %v", plain, err)
 	}
 }
@@ -84,12 +84,12 @@ func TestSealedEntriesAreSecretAndBound(t *testing.T) {
 		"CI-019 a secret that is not used now": {"k", value, mustSealer(t, otherSecret)},
 		"CI-006 half of it":                    {"k", value[:len(value)/2], s},
 		"CI-007 nothing":                       {"k", nil, s},
-		"CI-012 another version":               {"k", bytes.Replace(value, []byte(`"v":2`), []byte(`"v":3`), 1), s},
-		"CI-013 a name twice":                  {"k", bytes.Replace(value, []byte(`"v":2`), []byte(`"v":2,"v":2`), 1), s},
+		"CI-012 another version":               {"k", bytes.Replace(value, []byte(`"v":3`), []byte(`"v":2`), 1), s},
+		"CI-013 a name twice":                  {"k", bytes.Replace(value, []byte(`"v":3`), []byte(`"v":3,"v":3`), 1), s},
 		"CI-009 a huge value":                  {"k", append(slices.Clone(value), bytes.Repeat([]byte(" "), MaxEntrySize)...), s},
-		"an entry sealed with nothing":         {"k", []byte(`{"v":2,"key":"` + s.first + `","salt":"","data":""}`), s},
-		"a short salt":                         {"k", []byte(`{"v":2,"key":"` + s.first + `","salt":"AAAA","data":"AAAA"}`), s},
-		"no data":                              {"k", []byte(`{"v":2,"key":"` + s.first + `","salt":"` + base64.StdEncoding.EncodeToString(make([]byte, saltSize)) + `"}`), s},
+		"an entry sealed with nothing":         {"k", []byte(`{"v":3,"key":"` + s.first + `","salt":"","data":""}`), s},
+		"a short salt":                         {"k", []byte(`{"v":3,"key":"` + s.first + `","salt":"AAAA","data":"AAAA"}`), s},
+		"no data":                              {"k", []byte(`{"v":3,"key":"` + s.first + `","salt":"` + base64.StdEncoding.EncodeToString(make([]byte, saltSize)) + `"}`), s},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

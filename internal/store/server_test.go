@@ -34,7 +34,7 @@ func TestServerKeepsEntriesForTheirLifeOnly(t *testing.T) {
 	if ttl := client.PTTL(t.Context(), "k").Val(); ttl <= 50*time.Second || ttl > time.Minute {
 		t.Errorf("its time to live is %v", ttl)
 	}
-	if text := client.Get(t.Context(), "k").Val(); !strings.HasPrefix(text, `{"v":2,"gen":"`) {
+	if text := client.Get(t.Context(), "k").Val(); !strings.HasPrefix(text, `{"v":3,"gen":"`) {
 		t.Errorf("the value is %s", text)
 	}
 	if err := s.Delete(t.Context(), "k", w); err != nil {

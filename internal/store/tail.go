@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -36,8 +37,8 @@ const (
 type tail struct {
 	log *flushLog
 
-	last  record // that was read; zero: the log is to be read from its beginning
-	known string // the generation that this node was in last, "" for none
+	last  record   // that was read; zero: the log is to be read from its beginning
+	known []string // the generations whose events this node has read, the last ones
 
 	pollUntil  time.Time
 	quietUntil time.Time // nothing is appended before that, because it failed
@@ -149,9 +150,9 @@ func (t *tail) apply(r record) {
 	own := g.own(&e)
 	switch e.kind {
 	case kindGeneration:
-		h = &head{beginGeneration(e.generation, r.at), h.at}
+		h = g.begun(beginGeneration(e.generation))
 		g.head.Store(h)
-		t.known = e.generation
+		t.knows([]string{e.generation})
 		g.fences.raise(g.fences.scope(Scope{All: true})...)
 		g.news.add(func(n *LogNews) { n.Generations++ })
 		t.resayer.firstAt = g.now() // who began it found none: the log may have been trimmed
@@ -172,7 +173,7 @@ func (t *tail) apply(r record) {
 			g.news.add(func(n *LogNews) { n.Flushes++ })
 		}
 	}
-	g.head.Store(&head{h.generation, r.at})
+	g.head.Store(h.next(r))
 	t.last = r
 	t.resayer.read(r.at)
 	if own {
@@ -214,15 +215,12 @@ func (t *tail) fromTheFuture(e *event, r record) bool {
 }
 
 // begin reads the log from its beginning: at the start, and after events were
-// lost. It ends in a generation that this node has not been in before, unless
-// it is the first: if events were lost that only some nodes have seen, the
-// generation they were in is no good any more.
+// lost. It ends in a generation of which this node had read nothing before: if
+// events were lost that only some nodes have seen, the generation they were in is
+// no good any more. Nor is the one before, should the next be lost in turn.
 func (t *tail) begin(ctx context.Context) (int, error) {
 	g := t.log
-	lost := t.known
-	if lost != "" {
-		g.head.Store(nil)
-	}
+	g.head.Store(nil)
 	b := beginning{tail: t}
 	defer func() {
 		if g.head.Load() == nil {
@@ -249,7 +247,7 @@ func (t *tail) begin(ctx context.Context) (int, error) {
 			continue
 		}
 		g.logoutsKnown.Store(true)
-		if b.generation != nil && b.generation.id != lost {
+		if b.head != nil && !slices.Contains(t.known, b.head.generation.id) {
 			break
 		}
 		if appended { // reads may go to a replica that lags
@@ -264,10 +262,10 @@ func (t *tail) begin(ctx context.Context) (int, error) {
 
 	// First what is judged by, then the local fence: what is read in between is
 	// refused by the latter. The position comes last, as that of each event does.
-	g.head.Store(&head{generation: b.generation})
+	g.head.Store(g.begun(b.head.generation))
 	g.fences.raise(g.fences.scope(Scope{All: true})...)
-	g.head.Store(&head{b.generation, t.last.at})
-	t.known = b.generation.id
+	g.head.Store(b.head)
+	t.knows(b.seen)
 	g.fresh.Store(g.elapsed(start))
 	g.closeRead()
 	g.news.add(func(n *LogNews) { n.Generations++ })
@@ -278,33 +276,50 @@ func (t *tail) begin(ctx context.Context) (int, error) {
 	return b.read, nil
 }
 
+// maxKnownGenerations is how many generations a node remembers to have read.
+// Nodes begin one for each loss, so this is more than there will be; somebody else
+// might write many.
+const maxKnownGenerations = 1000
+
+// knows notes generations that this node has read.
+func (t *tail) knows(generations []string) {
+	all := slices.Concat(t.known, generations)
+	t.known = all[max(0, len(all)-maxKnownGenerations):]
+}
+
 // beginning is what is known of a log while it is read from its beginning.
 type beginning struct {
-	tail       *tail
-	answered   bool
-	generation *generation
-	own        []event
-	read       int
+	tail     *tail
+	answered bool
+	head     *head    // nil before the first generation
+	seen     []string // the generations
+	own      []event
+	read     int
 }
 
 func (b *beginning) apply(r record) {
 	g, e := b.tail.log, b.tail.parse(r)
 	switch e.kind {
 	case kindGeneration:
-		if b.generation == nil {
-			b.generation = beginGeneration(e.generation, r.at)
+		b.seen = append(b.seen, e.generation)
+		if b.head == nil {
+			b.head = g.begun(beginGeneration(e.generation))
 		} else {
-			b.generation.restart(e.generation, r.at)
+			b.head.generation.restart(e.generation)
+			b.head = g.begun(b.head.generation)
 		}
 	case kindLogout:
 		if !b.tail.fromTheFuture(&e, r) {
 			g.logouts.learn(e.logout, r.at.packedDown(), g.now())
 		}
 	}
-	if e.flushes() && b.generation != nil {
-		for _, place := range g.fences.scope(e.scope) {
-			b.generation.fences.raise(place, r.at.packedUp())
+	if b.head != nil {
+		if e.flushes() {
+			for _, place := range g.fences.scope(e.scope) {
+				b.head.generation.fences.raise(place, r.at.packedUp())
+			}
 		}
+		b.head = b.head.next(r)
 	}
 	if g.own(&e) {
 		b.own = append(b.own, e)
