@@ -23,8 +23,9 @@ const redisStartTimeout = 20 * time.Second
 // disk, so that Restart and a Start after Kill begin empty, unless RedisConfig
 // asks for `appendonly yes` or `save`.
 type RedisServer struct {
-	Addr   string // host:port
-	Socket string // path of the Unix socket
+	Addr    string // host:port
+	TLSAddr string // the same over TLS, with RedisTLS
+	Socket  string // path of the Unix socket
 
 	password string
 	proc     *process
@@ -35,6 +36,7 @@ type RedisOption func(*redisSettings)
 
 type redisSettings struct {
 	password string
+	tls      bool
 	lines    []string
 }
 
@@ -46,6 +48,17 @@ func RedisConfig(lines ...string) RedisOption {
 // RedisPassword makes the server demand a password of its default user.
 func RedisPassword(password string) RedisOption {
 	return func(s *redisSettings) { s.password = password }
+}
+
+// RedisTLS has the server listen on TLS as well, with a certificate and its key,
+// and take only clients that show a certificate of the authorities. All are
+// paths of PEM files.
+func RedisTLS(certificate, key, authorities string) RedisOption {
+	return func(s *redisSettings) {
+		s.tls = true
+		s.lines = append(s.lines, "tls-cert-file "+strconv.Quote(certificate), "tls-key-file "+strconv.Quote(key),
+			"tls-ca-cert-file "+strconv.Quote(authorities), "tls-auth-clients yes")
+	}
 }
 
 // Redis starts a Redis server that is stopped when the test ends. It listens
@@ -82,6 +95,14 @@ func startRedis(options []RedisOption) (*RedisServer, error) {
 		"bind " + loopback, "port " + strconv.Itoa(port), "unixsocket " + strconv.Quote(s.Socket), "unixsocketperm 700",
 		"dir " + strconv.Quote(dir), `save ""`, "appendonly no", "daemonize no",
 	}
+	if settings.tls {
+		secure, err := freePort()
+		if err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		s.TLSAddr = hostPort(secure)
+		lines = append(lines, "tls-port "+strconv.Itoa(secure))
+	}
 	if s.password != "" {
 		lines = append(lines, "requirepass "+strconv.Quote(s.password))
 	}
@@ -96,6 +117,9 @@ func startRedis(options []RedisOption) (*RedisServer, error) {
 	}
 	if err := s.proc.start(redisStartTimeout); err != nil {
 		s.proc.close()
+		if settings.tls && strings.Contains(err.Error(), "tls-port") { // it quotes the line it cannot read
+			err = fmt.Errorf("a redis-server with TLS is %w: Debian's has it (apt-get install redis-server): %w", errNotInstalled, err)
+		}
 		return nil, err
 	}
 	return s, nil
