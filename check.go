@@ -24,7 +24,7 @@ func checkCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Asks each resolver about a user who does not exist, before traffic does",
 		Long: `
-Loads a configuration without starting it, and has each resolver ask its source
+Loads a configuration as ` + "`caddy validate`" + ` does, without starting it, and has each resolver ask its source
 about a user who does not exist: so it finds out what only a query finds out,
 such as a column that is missing or a right that was not given.`,
 		Args: cobra.NoArgs,
@@ -44,12 +44,24 @@ such as a column that is missing or a right that was not given.`,
 }
 
 // checkResolvers checks the resolvers of all our handlers in a configuration.
+// They are loaded once more, into the context of the whole configuration, so that
+// they find what they need of it: its storage, its apps. What is loaded of that
+// stays until the process ends, which is after this command.
 func checkResolvers(cmd *cobra.Command, config []byte) error {
+	config = caddy.RemoveMetaFields(config)
+	var whole *caddy.Config
+	if err := caddy.StrictUnmarshalJSON(config, &whole); err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
 	var parsed any
 	if err := json.Unmarshal(config, &parsed); err != nil {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	provisioned, err := caddy.ProvisionContext(whole)
+	if err != nil {
+		return fmt.Errorf("loading the configuration: %w", err)
+	}
+	ctx, cancel := caddy.NewContext(provisioned)
 	defer cancel()
 	checked := 0
 	var errs []error
