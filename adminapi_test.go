@@ -1,6 +1,7 @@
 package keycloakcacheauth
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -9,9 +10,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/servers"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 )
 
 // callAPI sends a request to the admin API as Caddy's admin endpoint routes it.
@@ -175,6 +181,44 @@ func TestStatsTellNoSecrets(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What resolvers read of the token is part of the key, and no part of the
+// question: a user has an entry for each of its values.
+func TestShowMemberFoundWithClaims(t *testing.T) {
+	server := servers.Redis(t)
+	s := newSite(t)
+	s.source.claims = []string{"level"}
+	h, _ := load(t, s.config(func(h *Handler) { h.Stores = []*Store{{URL: server.URL(), Timeout: caddy.Duration(5 * time.Second)}} }))
+	s.source.respond(func(_ context.Context, q member.Query) (*member.Member, error) {
+		return &member.Member{Tenant: q.Tenant, KCID: q.KCID, ID: "level " + q.Claims["level"].Text(), Active: true}, nil
+	})
+	for _, level := range []string{"gold", "silver"} {
+		for _, user := range []string{"alice", "bob"} {
+			send(t, h, bearer(s.token(user, kctest.Claim("level", level)), "t1"))
+		}
+	}
+	status, text := callAPI(t, http.MethodGet, adminPath+"members/t1/"+s.users["alice"].ID, "", "")
+	var answer struct {
+		Entries []struct {
+			Level, Result, Claims string
+			MemberID              string `json:"member_id"`
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || status != 200 {
+		t.Fatalf("status %d: %s (%v)", status, text, err)
+	}
+	var shown []string
+	claims := map[string]string{}
+	for _, entry := range answer.Entries {
+		shown = append(shown, entry.MemberID+" "+entry.Level+" "+entry.Result)
+		claims[entry.MemberID] = entry.Claims
+	}
+	slices.Sort(shown)
+	want := []string{"level gold memory hit", "level gold redis hit", "level silver memory hit", "level silver redis hit"}
+	if !slices.Equal(shown, want) || claims["level gold"] == "" || claims["level gold"] == claims["level silver"] {
+		t.Errorf("shown is %q with %v", shown, claims)
+	}
 }
 
 func TestShowMember(t *testing.T) {

@@ -17,6 +17,7 @@ type shownMember struct {
 	Level  string `json:"level"`
 	Result string `json:"result"` // `hit`, or why the entry is not used
 	Issuer string `json:"issuer"`
+	Claims string `json:"claims,omitempty"` // digest of the token's claims that the resolvers read
 
 	*shownEntry
 }
@@ -47,7 +48,7 @@ func (AdminAPI) show(w http.ResponseWriter, r *http.Request) error {
 	}{tenant, kcID, []shownMember{}}
 	for _, one := range stores.All() {
 		shared := one.Stats().Shared
-		for key, want := range one.views.keysOf(tenant, kcID) {
+		for key, want := range one.views.keysOf(tenant, kcID, one.InMemory(tenant, kcID)) {
 			peeked := one.Peek(r.Context(), key, want)
 			for _, level := range []struct {
 				name string
@@ -57,14 +58,14 @@ func (AdminAPI) show(w http.ResponseWriter, r *http.Request) error {
 					continue
 				}
 				answer.Entries = append(answer.Entries, shownMember{
-					Store: one.name, Level: level.name, Result: level.seen.Result.String(), Issuer: want.Issuer,
+					Store: one.name, Level: level.name, Result: level.seen.Result.String(), Issuer: want.Issuer, Claims: want.Claims,
 					shownEntry: showEntry(level.seen.Entry, withAttributes),
 				})
 			}
 		}
 	}
 	slices.SortFunc(answer.Entries, func(a, b shownMember) int {
-		return strings.Compare(a.Store+a.Issuer+a.Level, b.Store+b.Issuer+b.Level)
+		return strings.Compare(a.Store+a.Issuer+a.Claims+a.Level, b.Store+b.Issuer+b.Claims+b.Level)
 	})
 	return writeAdmin(w, statusDone, answer)
 }

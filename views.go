@@ -38,15 +38,25 @@ func (v *views) add(one *view) (release func() error) {
 }
 
 // keysOf returns under which keys a user may be cached in a tenant, with what is
-// wanted of what is there.
-func (v *views) keysOf(tenant, kcID string) map[string]store.Want {
+// wanted of what is there. Where resolvers read further claims of the token, these
+// are part of the key, and it can only be told from the entries in memory, which
+// are given by their keys.
+func (v *views) keysOf(tenant, kcID string, inMemory map[string]*store.Entry) map[string]store.Want {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	keys := make(map[string]store.Want)
 	for one := range v.active {
 		for _, issuer := range one.issuers(tenant) {
-			keys[one.keys.Member(tenant, issuer, kcID)] = store.Want{
-				Tenant: tenant, Issuer: issuer, KCID: kcID, TTL: one.life.ttl, Stale: one.life.stale,
+			add := func(claims string) {
+				keys[one.keys.MemberWith(tenant, issuer, kcID, claims)] = store.Want{
+					Tenant: tenant, Issuer: issuer, KCID: kcID, Claims: claims, TTL: one.life.ttl, Stale: one.life.stale,
+				}
+			}
+			add("")
+			for key, entry := range inMemory {
+				if entry.Issuer == issuer && one.keys.MemberWith(tenant, issuer, kcID, entry.Claims) == key {
+					add(entry.Claims)
+				}
 			}
 		}
 	}

@@ -4,6 +4,10 @@ import (
 	"context"
 )
 
+// maxFound bounds what [Store.InMemory] returns: members of one user and tenant
+// that differ by claims, or by who asks for them.
+const maxFound = 100
+
 // Peeked is what the levels have of one member.
 type Peeked struct{ Memory, Redis Seen }
 
@@ -24,6 +28,19 @@ func (s *Store) Peek(ctx context.Context, key string, want Want) Peeked {
 		seen.Redis = s.redis.look(ctx, s.Begin(key, want, nil))
 	}
 	return seen
+}
+
+// InMemory returns the entries of a user in a tenant that are in memory, by their
+// keys, whatever issuer, namespace and claims they were found with: 100 of them at
+// most. It looks at every entry there is, and is for the eyes of operators.
+func (s *Store) InMemory(tenant, kcID string) map[string]*Entry {
+	found := make(map[string]*Entry)
+	for key, entry := range s.memory.entries.All() {
+		if entry.Tenant == tenant && entry.KCID == kcID && len(found) < maxFound {
+			found[key] = entry
+		}
+	}
+	return found
 }
 
 // peek returns the entry as it is, without an effect on what is evicted.
@@ -49,7 +66,7 @@ func (m *memoryLevel) look(key string, want *Want) Seen {
 }
 
 func (r *redisLevel) look(ctx context.Context, l *Lookup) Seen {
-	if !r.breaker.allowsReads() {
+	if !r.breakerOf(l.key).allowsReads() {
 		return Seen{nil, Skipped}
 	}
 	value, result := r.fetch(ctx, l)
