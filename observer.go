@@ -70,6 +70,8 @@ func (o storeObserver) RedisState(state store.State, err error) {
 		level, message = zapcore.WarnLevel, "redis takes no writes; members found by this node are not shared"
 	case store.Down:
 		level, message = zapcore.WarnLevel, "redis is unavailable; members come from memory and the resolvers"
+	case store.Partial:
+		level, message = zapcore.WarnLevel, "some servers of the redis cluster are unavailable; their members come from memory and the resolvers"
 	}
 	if c := o.finder.logger.Check(level, message); c != nil {
 		c.Write(zap.String("state", state.String()), zap.Error(err))

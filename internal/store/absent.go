@@ -148,7 +148,7 @@ func (l *Lookup) PutAbsent(ctx context.Context, reason string, life time.Duratio
 
 // forget deletes the look-up's key, because there is no such member any more.
 func (r *redisLevel) forget(ctx context.Context, l *Lookup) {
-	if l.redisFailed || !r.breaker.allowsWrites() {
+	if l.redisFailed || !r.breakerOf(l.key).allowsWrites() {
 		return
 	}
 	r.discard(ctx, l)

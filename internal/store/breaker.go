@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 const (
@@ -41,9 +44,10 @@ const (
 // the server did not answer at all counts like a read; the successful read
 // before it has ended the row of failures, so it takes more than that to open.
 type breaker struct {
-	now   func() time.Time
-	born  time.Time
-	probe func(context.Context) error
+	now     func() time.Time
+	born    time.Time
+	probe   func(context.Context) error
+	changed func() // called after each change of state, with mu held; may be nil
 
 	open        atomic.Bool  // what requests look at; true also after stop
 	pausedUntil atomic.Int64 // nanoseconds since born, whatever becomes of the wall clock; 0: writes work
@@ -128,6 +132,29 @@ func (b *breaker) check() {
 	}
 }
 
+// conclude draws conclusions from what came of an operation. A deletion says nothing about writing: a full
+// server deletes gladly.
+func (b *breaker) conclude(op Op, broken error, hurried bool) {
+	if broken == nil {
+		b.answered()
+		if op == OpSet || op == OpClaim {
+			b.wrote()
+		}
+		return
+	}
+	var reply redis.Error
+	refused := errors.As(broken, &reply)
+	if hurried && !refused {
+		return // the caller gave it too little time to blame the server
+	}
+	if op == OpSet || op == OpClaim {
+		b.writeFailed(broken, refused)
+	}
+	if op == OpGet || !refused {
+		b.failed(broken)
+	}
+}
+
 // wrote ends the pause of writes.
 func (b *breaker) wrote() {
 	if b.pausedUntil.Load() == 0 {
@@ -190,6 +217,16 @@ func (b *breaker) close() {
 func (b *breaker) setState(state State, cause error) {
 	b.cause = cause
 	b.state.Store(uint32(state))
+	if b.changed != nil {
+		b.changed()
+	}
+}
+
+// current returns the state and what led to it.
+func (b *breaker) current() (State, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return State(b.state.Load()), b.cause
 }
 
 // tell lets one observer know of each change of state.

@@ -145,7 +145,7 @@ func (s *Store) Claim(ctx context.Context, owner, id string, life time.Duration,
 // claim sets the look-up's key unless it is set. An error comes with true.
 func (r *redisLevel) claim(ctx context.Context, l *Lookup, life time.Duration) (bool, error) {
 	defer l.tell()
-	if !r.breaker.allowsWrites() {
+	if !r.breakerOf(l.key).allowsWrites() {
 		return true, ErrUnavailable
 	}
 	set, err := r.do(ctx, l, OpClaim, func(ctx context.Context) (any, error) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,7 +33,8 @@ func startCluster(t *testing.T) *redisCluster {
 		// The bus has a port of its own: by default the server's and 10000, which
 		// may be more than there are.
 		s := startRedis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
-			"--cluster-port", strconv.Itoa(freePort(t)), "--cluster-require-full-coverage", "no")
+			"--cluster-port", strconv.Itoa(freePort(t)), "--cluster-require-full-coverage", "no",
+			"--dir", t.TempDir()) // the same after a restart: it has who belongs to the cluster
 		c.servers = append(c.servers, s)
 		c.clients = append(c.clients, s.client())
 	}
@@ -175,37 +177,60 @@ func TestClusterOfThree(t *testing.T) {
 		slot := c.clients[0].ClusterKeySlot(t.Context(), logKey(DefaultPrefix)).Val()
 		keeper := (int(slot)*3/clusterSlots + 1) % 3 // who has the log now
 		dead := (keeper + 1) % 3
-		c.servers[dead].kill()
-		// living returns a key of a shard that is up: others would open the breaker
-		// again and again.
-		living := func() string {
-			for i := time.Now().UnixNano(); ; i++ {
-				key := fmt.Sprint("used ", i)
-				if int(c.clients[keeper].ClusterKeySlot(t.Context(), key).Val())*3/clusterSlots != dead {
-					return key
-				}
-			}
+		shardOf := func(key string) int {
+			return int(c.clients[keeper].ClusterKeySlot(t.Context(), key).Val()) * 3 / clusterSlots
 		}
 		w := &witness{}
 		m, want := alice()
-		for i := range 50 {
-			start := time.Now()
-			l := here.Begin(fmt.Sprint("down ", i), want, w)
-			if entry, _, _ := l.Get(t.Context()); entry != nil {
-				t.Errorf("got %v", entry)
-			}
-			l.Put(t.Context(), m, time.Minute, 0)
-			if took := time.Since(start); took > 3*time.Second {
-				t.Errorf("a look-up took %v", took)
+		var living []string // keys of both shards that stay, and that both nodes know
+		for i := 0; len(living) < 20; i++ {
+			if key := fmt.Sprint("living ", i); shardOf(key) != dead {
+				here.Begin(key, want, nil).Put(t.Context(), m, time.Hour, 0)
+				living = append(living, key)
 			}
 		}
-		eventually(t, "the others are used", func() bool {
-			key := living()
-			here.Begin(key, want, w).Put(t.Context(), m, time.Minute, 0)
-			_, level, _ := there.Begin(key, want, nil).Get(t.Context())
-			return level == Redis
-		})
+		read := func(s *Store, key string) Result {
+			_, result := s.redis.read(t.Context(), s.Begin(key, want, w))
+			return result
+		}
+		for _, key := range living {
+			eventually(t, "it is there", func() bool { return read(there, key) == Hit })
+		}
+		c.servers[dead].kill()
+		skipped := 0
+		for i := range 300 {
+			for _, node := range []*Store{here, there} {
+				start := time.Now()
+				l := node.Begin(fmt.Sprint("down ", i), want, w)
+				if shardOf(l.key) == dead && read(node, l.key) == Skipped {
+					skipped++
+				}
+				l.Put(t.Context(), m, time.Minute, 0)
+				if took := time.Since(start); took > 3*time.Second {
+					t.Errorf("a look-up took %v", took)
+				}
+				if result := read(node, living[i%len(living)]); result != Hit {
+					t.Fatalf("round %d: an entry of a shard that is up: %s", i, result)
+				}
+			}
+		}
+		if skipped == 0 {
+			t.Error("the dead shard was asked all the time")
+		}
+		if here.Stats().Redis != Partial || there.Stats().Redis != Partial || !slices.Contains(w.states, "partial") {
+			t.Errorf("the state is %v, and %v", here.Stats().Redis, there.Stats().Redis)
+		}
 		flushReaches(t, "with one down", here, there)
+		c.servers[dead].start()
+		eventually(t, "it is back in the cluster", func() bool {
+			return strings.Contains(c.clients[dead].ClusterInfo(t.Context()).Val(), "cluster_state:ok")
+		})
+		eventually(t, "all are up again", func() bool {
+			for i := range 20 {
+				here.Begin(fmt.Sprint("again ", i), want, w).Put(t.Context(), m, time.Minute, 0)
+			}
+			return here.Stats().Redis == Up && there.Stats().Redis == Up
+		})
 	})
 }
 

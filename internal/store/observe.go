@@ -110,6 +110,12 @@ const (
 
 	// Down: reads fail, so Redis is left alone until it answers again.
 	Down
+
+	// Partial: some masters of a cluster are down or take no writes, and are left
+	// alone; those that are up are used.
+	Partial
+
+	states = iota // how many there are
 )
 
 // String returns the state's name.
@@ -119,6 +125,8 @@ func (s State) String() string {
 		return "read_only"
 	case Down:
 		return "down"
+	case Partial:
+		return "partial"
 	default:
 		return "up"
 	}

@@ -22,7 +22,8 @@ var ErrUnavailable = errors.New("redis is unavailable")
 type redisLevel struct {
 	client  redis.UniversalClient
 	inner   *redisstore.RedisStore
-	breaker *breaker
+	breaker *breaker // where there is no cluster
+	shards  *shards  // of a cluster, nil without one
 	fences  *fences
 	log     *flushLog
 	sealer  *sealer
@@ -37,20 +38,72 @@ func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences, log *fl
 	}
 	// A key of ours that is never set: rights to read ours are enough for it.
 	key := probeKey(cfg.Prefix)
-	r.breaker = newBreaker(cfg.Now, func(ctx context.Context) error {
-		// Connecting may take longer than a request's budget, reading may not:
-		// the client's read time-out sees to that.
-		ctx, cancel := context.WithTimeout(ctx, dialTimeout+cfg.Timeout)
-		defer cancel()
+	get := func(ctx context.Context, key string) error {
 		_, err := r.inner.Get(ctx, key)
 		return fault(err)
-	})
+	}
+	patient := func(probe func(context.Context) error) *breaker {
+		return newBreaker(cfg.Now, func(ctx context.Context) error {
+			// Connecting may take longer than a request's budget, reading may not:
+			// the client's read time-out sees to that.
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout+cfg.Timeout)
+			defer cancel()
+			return probe(ctx)
+		})
+	}
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		r.shards = newShards(cluster, cfg.Prefix, get, patient)
+		return r
+	}
+	r.breaker = patient(func(ctx context.Context) error { return get(ctx, key) })
 	return r
+}
+
+// breakerOf returns the breaker to ask, and to tell, about a key.
+func (r *redisLevel) breakerOf(key string) *breaker {
+	if r.shards != nil {
+		return r.shards.of(key)
+	}
+	return r.breaker
+}
+
+// check makes sure of the state of the server, or of that which has a key.
+func (r *redisLevel) check(key string) {
+	if r.shards != nil {
+		r.shards.check(key)
+		return
+	}
+	r.breaker.check()
+}
+
+func (r *redisLevel) state() State {
+	if r.shards != nil {
+		state, _ := r.shards.state()
+		return state
+	}
+	return State(r.breaker.state.Load())
+}
+
+func (r *redisLevel) tell(observer Observer) {
+	if r.shards != nil {
+		r.shards.tell(observer)
+		return
+	}
+	r.breaker.tell(observer)
+}
+
+// stop leaves Redis alone for good.
+func (r *redisLevel) stop() {
+	if r.shards != nil {
+		r.shards.stop()
+		return
+	}
+	r.breaker.stop()
 }
 
 // read looks up an entry and says how that went, for l to observe.
 func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
-	if !r.breaker.allowsReads() {
+	if !r.breakerOf(l.key).allowsReads() {
 		l.redisFailed = true
 		return nil, Skipped
 	}
@@ -133,7 +186,7 @@ func (r *redisLevel) discard(ctx context.Context, l *Lookup) {
 // write stores an entry for as long as it is to be kept.
 func (r *redisLevel) write(ctx context.Context, l *Lookup, entry *Entry) error {
 	switch {
-	case l.redisFailed, !r.breaker.allowsWrites():
+	case l.redisFailed, !r.breakerOf(l.key).allowsWrites():
 		return ErrUnavailable
 	case l.head == nil, l.Overtaken():
 		return nil
@@ -168,7 +221,7 @@ func (r *redisLevel) write(ctx context.Context, l *Lookup, entry *Entry) error {
 // nothing stays that was read from Redis before it was gone there.
 func (r *redisLevel) remove(ctx context.Context, l *Lookup) error {
 	defer r.fences.raiseKey(l.key)
-	if !r.breaker.allowsReads() {
+	if !r.breakerOf(l.key).allowsReads() {
 		return ErrUnavailable
 	}
 	_, err := r.do(ctx, l, OpDelete, func(ctx context.Context) (any, error) {
@@ -196,6 +249,7 @@ func (r *redisLevel) do(ctx context.Context, l *Lookup, op Op, f func(context.Co
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
 	defer cancel()
 
+	b := r.breakerOf(l.key) // before it runs: what it learns of a cluster is for the next
 	start := time.Now()
 	value, err := f(bounded)
 	took := time.Since(start)
@@ -203,35 +257,12 @@ func (r *redisLevel) do(ctx context.Context, l *Lookup, op Op, f func(context.Co
 
 	broken := fault(err)
 	l.observer.RedisOp(op, took, broken)
-	r.conclude(op, broken, hurried)
-	r.breaker.tell(l.observer)
+	b.conclude(op, broken, hurried)
+	r.tell(l.observer)
 	if broken != nil {
 		err = fmt.Errorf("%w: %w", ErrUnavailable, broken)
 	}
 	return value, err
-}
-
-// conclude tells the breaker. A deletion says nothing about writing: a full
-// server deletes gladly.
-func (r *redisLevel) conclude(op Op, broken error, hurried bool) {
-	if broken == nil {
-		r.breaker.answered()
-		if op == OpSet || op == OpClaim {
-			r.breaker.wrote()
-		}
-		return
-	}
-	var reply redis.Error
-	refused := errors.As(broken, &reply)
-	if hurried && !refused {
-		return // the caller gave it too little time to blame the server
-	}
-	if op == OpSet || op == OpClaim {
-		r.breaker.writeFailed(broken, refused)
-	}
-	if op == OpGet || !refused {
-		r.breaker.failed(broken)
-	}
 }
 
 // fault returns nil for what is no fault of the server: success, a missing

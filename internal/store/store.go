@@ -136,7 +136,7 @@ func New(cfg Config) (*Store, error) {
 		s.log = newFlushLog(logClient, &cfg, cfg.Now(), s.fences, s.logouts)
 		s.memory.log, s.absent.log = s.log, s.log
 		s.redis = newRedisLevel(client, &cfg, s.fences, s.log, sealer)
-		s.log.check = s.redis.breaker.check
+		s.log.check = func() { s.redis.check(logKey(cfg.Prefix)) }
 		levels = append(levels, cache.New[*Entry](s.redis))
 	}
 	s.chain = cache.NewChain(levels...)
@@ -225,7 +225,7 @@ func (s *Store) tell(observer Observer) {
 	}
 	s.logouts.tell(observer)
 	if s.redis != nil {
-		s.redis.breaker.tell(observer)
+		s.redis.tell(observer)
 		s.log.news.tell(observer)
 	}
 }
@@ -273,7 +273,7 @@ func (s *Store) Stats() Stats {
 	}
 	if s.redis != nil {
 		stats.Shared = true
-		stats.Redis = State(s.redis.breaker.state.Load())
+		stats.Redis = s.redis.state()
 		stats.Log = s.log.stats()
 	}
 	return stats
@@ -287,7 +287,7 @@ func (s *Store) Destruct() error { return s.destruct() }
 func (s *Store) close() error {
 	var errs []error
 	if s.redis != nil {
-		s.redis.breaker.stop() // first: the tail may be in its check
+		s.redis.stop() // first: the tail may be in its check
 		errs = append(errs, s.log.stop())
 	}
 	errs = append(errs, s.chain.Close()) // hands pending promotions to memory
