@@ -26,8 +26,8 @@
 //
 // Redis can neither fail a request nor hold it up: all its operations of one
 // look-up share a small time budget, and a breaker leaves it alone while it
-// does not answer; of a cluster, each master has one of its own. It is not trusted either: values are bounded, decoded
-// strictly and checked.
+// does not answer; of a cluster, each master has one of its own. It is not
+// trusted either: values are bounded, decoded strictly and checked.
 //
 // The commands used are GETRANGE, SET, UNLINK, XADD, XRANGE and XREAD, on keys
 // that begin with the prefix and a colon; a Redis user needs no other rights.
