@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
+)
+
+// scale is how much of everything there is.
+type scale struct {
+	Rounds      int           `json:"rounds"`
+	Duration    time.Duration `json:"duration_ns"` // of each measurement
+	Warmup      time.Duration `json:"warmup_ns"`
+	Connections int           `json:"connections"`
+
+	Users     int `json:"users"`      // of the spread case
+	Tenants   int `json:"tenants"`    // of each of them
+	FewUsers  int `json:"few_users"`  // of the size case
+	Many      int `json:"many"`       // tenants of each user in the large memory of the size case
+	Tokens    int `json:"tokens"`     // seen for the first time
+	RedisUser int `json:"redis_user"` // users with members in Redis, in as many tenants as of the spread case
+	Rows      int `json:"rows"`       // members in the database
+	Starts    int `json:"starts"`
+}
+
+// fullScale is what the bars are about.
+func fullScale() scale {
+	return scale{
+		Rounds: 5, Duration: 4 * time.Second, Warmup: 2 * time.Second, Connections: 32,
+		Users: 10_000, Tenants: 50, FewUsers: 1_000, Many: 1_000, Tokens: 20_000, RedisUser: 1_000, Rows: 500, Starts: 7,
+	}
+}
+
+// quickScale tries everything and shows nothing.
+func quickScale() scale {
+	return scale{
+		Rounds: 1, Duration: 100 * time.Millisecond, Warmup: 20 * time.Millisecond, Connections: 8,
+		Users: 20, Tenants: 5, FewUsers: 20, Many: 10, Tokens: 60, RedisUser: 20, Rows: 10, Starts: 1,
+	}
+}
+
+// bench is one run of everything.
+type bench struct {
+	scale
+	owner  *owner
+	cores  cores
+	only   *regexp.Regexp // of cases, by their names
+	log    io.Writer
+	dir    string // for files
+	caddy  string // path of the measured binary
+	module string // path of the module's own Caddy, built as a user's; set by the case that needs it
+
+	crowd    *crowd
+	upstream upstreamServer
+	report   *report
+}
+
+// benchCase measures for one or more bars.
+type benchCase struct {
+	name string
+	run  func(b *bench, o *owner) error
+}
+
+func cases() []benchCase {
+	return []benchCase{
+		{"respond", (*bench).respondCase},
+		{"proxy", (*bench).proxyCase},
+		{"latency", (*bench).latencyCase},
+		{"spread", (*bench).spreadCase},
+		{"size", (*bench).sizeCase},
+		{"first", (*bench).firstCase},
+		{"redis", (*bench).redisCase},
+		{"sql", (*bench).sqlCase},
+		{"allocations", (*bench).allocationCase},
+		{"start", (*bench).startCase},
+		{"binary", (*bench).binaryCase},
+	}
+}
+
+// run does everything that was asked for.
+func (b *bench) run(ctx context.Context) error {
+	return owned(ctx, func(o *owner) error {
+		b.owner = o
+		b.say("building Caddy with the module and what it is measured against")
+		b.caddy = filepath.Join(b.dir, "caddy")
+		err := b.cores.everywhere(ctx, func() error { return build(ctx, b.caddy, "./test/bench/caddy") })
+		if err != nil {
+			return err
+		}
+		keycloak, err := kctest.NewServer()
+		if err != nil {
+			return err
+		}
+		o.Cleanup(keycloak.Stop)
+		b.crowd = newCrowd(keycloak.Realm("bench"))
+		if err := b.startUpstream(); err != nil {
+			return err
+		}
+		for _, c := range cases() {
+			if b.only != nil && !b.only.MatchString(c.name) {
+				continue
+			}
+			begun := time.Now()
+			// each case ends what it has started
+			if err := owned(ctx, func(o *owner) error { return c.run(b, o) }); err != nil {
+				return fmt.Errorf("case %s: %w", c.name, err)
+			}
+			b.say("%s: done in %s", c.name, time.Since(begun).Round(100*time.Millisecond))
+		}
+		return nil
+	})
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(b.log, format+"\n", args...)
+}
+
+// mintAll makes what a case needs on all processors.
+func (b *bench) people(f func() []person) ([]person, error) {
+	var made []person
+	err := b.cores.everywhere(b.owner.ctx, func() error {
+		made = f()
+		return nil
+	})
+	return made, err
+}
+
+// steady is a contender that runs for the duration as fast as it can.
+func (b *bench) steady(o *owner, name string, s *site, w *visits) (*contender, error) {
+	l, err := newLoad(s.Addr, b.Connections, w)
+	if err != nil {
+		return nil, err
+	}
+	o.Cleanup(l.close)
+	return &contender{name: name, site: s, load: l, run: func(ctx context.Context, l *load) (measured, error) {
+		return l.closed(ctx, b.Duration, 0)
+	}}, nil
+}
+
+// contest measures contenders against each other and notes how they did.
+func (b *bench) contest(ctx context.Context, name string, contenders ...*contender) ([]series, error) {
+	results, err := compete(ctx, b.Rounds, b.Warmup, contenders...)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range results {
+		b.report.addSeries(name, s)
+		b.say("  %-9s %-34s %9.0f requests/s", name, s.Name, s.rate())
+	}
+	return results, nil
+}
+
+// compared is the figure of a contest: by how much the first one's throughput is above
+// the other's, in the median of the rounds.
+func (b *bench) compared(key string, of, to series, note string) {
+	b.report.set(key, ratios(of.PerSecond, to.PerSecond), note)
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"os"
+	"strconv"
+	"strings"
+	"text/template"
+)
+
+//go:embed performance.md.tmpl
+var documentTemplate string
+
+// writeDocument writes the document on performance with the report's tables in it.
+func (r *report) writeDocument(path string) error {
+	parsed, err := template.New("document").Parse(documentTemplate)
+	if err != nil {
+		return err
+	}
+	var tables, text bytes.Buffer
+	r.writeTables(&tables)
+	if err := parsed.Execute(&text, map[string]any{"Tables": strings.TrimSpace(tables.String()), "Missed": r.lost()}); err != nil {
+		return err
+	}
+	return os.WriteFile(path, text.Bytes(), 0o644)
+}
+
+// thousands writes a number with commas.
+func thousands(value float64) string {
+	digits := strconv.FormatInt(int64(value), 10)
+	for at := len(digits) - 3; at > 0; at -= 3 {
+		digits = digits[:at] + "," + digits[at:]
+	}
+	return digits
+}

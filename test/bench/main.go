@@ -1,0 +1,186 @@
+// Command bench measures what the module costs, against Caddy without it and against
+// handlers that do one of its tasks:
+//
+//	go run ./test/bench
+//
+// It builds Caddy with the module, starts what it needs on loopback (Redis and
+// PostgreSQL must be installed), lets the servers take turns under load, and prints a
+// table of the figures and the bars they are to meet. The whole takes about ten
+// minutes, on a machine that has nothing else to do. -quick tries everything in
+// seconds, and shows nothing but that it works.
+//
+// -json, -svg and -docs write the report, a chart of it, and the document about it;
+// with -from they are made of an earlier report's JSON, and nothing is measured.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // it could not measure
+	exitUsage  = 2
+	exitMissed = 3 // with -strict: a bar was missed
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// options are the command's flags.
+type options struct {
+	scale    scale
+	unpinned bool
+	strict   bool
+	only     *regexp.Regexp
+	from     string
+	files    outputs
+}
+
+// outputs are the files to write, those that are named.
+type outputs struct{ json, svg, docs string }
+
+func parseOptions(args []string, stderr io.Writer) (options, error) {
+	opts := options{}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	full := fullScale()
+	var quick bool
+	var only string
+	rounds := flags.Int("rounds", full.Rounds, "how often the servers take turns")
+	duration := flags.Duration("duration", full.Duration, "how long each one is measured")
+	warmup := flags.Duration("warmup", full.Warmup, "how long each one is warmed up before")
+	connections := flags.Int("connections", full.Connections, "keep-alive connections")
+	flags.BoolVar(&quick, "quick", false, "try everything in seconds, with few of everything")
+	flags.BoolVar(&opts.unpinned, "unpinned", false, "let servers and load run on any core")
+	flags.BoolVar(&opts.strict, "strict", false, "exit with 3 if a bar is missed")
+	flags.StringVar(&only, "only", "", "`regexp` of the cases to measure: "+strings.Join(caseNames(), ", "))
+	flags.StringVar(&opts.from, "from", "", "`file` with the JSON of an earlier run, to write the rest from")
+	flags.StringVar(&opts.files.json, "json", "", "`file` for the report")
+	flags.StringVar(&opts.files.svg, "svg", "", "`file` for the chart")
+	flags.StringVar(&opts.files.docs, "docs", "", "`file` for the document")
+	if err := flags.Parse(args); err != nil {
+		return opts, err
+	}
+	opts.scale = full
+	if quick {
+		opts.scale, opts.unpinned = quickScale(), true
+	}
+	flags.Visit(func(f *flag.Flag) { // what was said holds with -quick too
+		switch f.Name {
+		case "rounds":
+			opts.scale.Rounds = *rounds
+		case "duration":
+			opts.scale.Duration = *duration
+		case "warmup":
+			opts.scale.Warmup = *warmup
+		case "connections":
+			opts.scale.Connections = *connections
+		}
+	})
+	var err error
+	switch {
+	case flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case opts.scale.Rounds < 1 || opts.scale.Duration <= 0 || opts.scale.Warmup < 0 || opts.scale.Connections < 1:
+		err = errors.New("-rounds, -duration and -connections must be positive, -warmup not negative")
+	}
+	if err == nil && only != "" {
+		opts.only, err = regexp.Compile("^(" + only + ")$")
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+	}
+	return opts, err
+}
+
+func caseNames() []string {
+	var names []string
+	for _, c := range cases() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// run is the command.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	opts, err := parseOptions(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitUsage // it was said why
+	}
+	r, err := obtain(ctx, opts, stderr)
+	if err == nil {
+		r.writeTables(stdout)
+		err = opts.files.write(r)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+		return exitFailed
+	case opts.strict && len(r.lost()) > 0:
+		fmt.Fprintf(stderr, "bench: missed: %s\n", strings.Join(r.lost(), ", "))
+		return exitMissed
+	}
+	return exitOK
+}
+
+// obtain measures, or reads what was measured.
+func obtain(ctx context.Context, opts options, log io.Writer) (*report, error) {
+	if opts.from != "" {
+		return readReport(opts.from)
+	}
+	return measure(ctx, opts, log)
+}
+
+// measure is a whole run. What it has written to disk is gone when it returns.
+func measure(ctx context.Context, opts options, log io.Writer) (_ *report, err error) {
+	dir, err := os.MkdirTemp("", "kca-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	begun := time.Now()
+	where := newCores(ctx, !opts.unpinned)
+	b := &bench{
+		scale: opts.scale, cores: where, only: opts.only, log: log, dir: dir, report: newReport(opts.scale, where),
+	}
+	b.say("%s", where)
+	if err := b.run(ctx); err != nil {
+		return nil, err
+	}
+	b.report.Took = time.Since(begun).Round(time.Second).String()
+	return b.report, nil
+}
+
+// write writes the files that are named.
+func (o outputs) write(r *report) error {
+	var errs []error
+	if o.json != "" {
+		errs = append(errs, r.writeJSON(o.json))
+	}
+	if o.svg != "" {
+		errs = append(errs, r.writeChart(o.svg))
+	}
+	if o.docs != "" {
+		errs = append(errs, r.writeDocument(o.docs))
+	}
+	return errors.Join(errs...)
+}

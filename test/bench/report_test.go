@@ -1,0 +1,180 @@
+package main
+
+import (
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPercentile(t *testing.T) {
+	var hundred latencies
+	for i := 100; i > 0; i-- {
+		hundred.add(time.Duration(i))
+	}
+	tests := map[string]struct {
+		of   latencies
+		p    float64
+		want time.Duration
+	}{
+		"none":                              {nil, 99, 0},
+		"one":                               {latencies{7}, 99, 7},
+		"the 99th of a hundred":             {hundred, 99, 99},
+		"the largest":                       {hundred, 100, 100},
+		"the smallest":                      {hundred, 0, 1},
+		"the middle of an odd number":       {latencies{3, 1, 2}, 50, 2},
+		"no rank between two: the next one": {latencies{10, 20}, 51, 20},
+	}
+	for name, test := range tests {
+		if got := slices.Clone(test.of).percentile(test.p); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	values := []float64{9, 1, 5}
+	if got := median(values); got != 5 || values[0] != 9 {
+		t.Errorf("the median of three is %g, and they became %v", got, values)
+	}
+	if got := median([]float64{4, 1, 2, 3}); got != 2.5 {
+		t.Errorf("the median of four is %g", got)
+	}
+	if got := median(nil); !math.IsNaN(got) {
+		t.Errorf("the median of none is %g", got)
+	}
+}
+
+// A machine that halves its speed after the first round changes no ratio, if those are
+// of pairs; the ratio of the medians would be 1.
+func TestRatiosAreOfThePairsOfARound(t *testing.T) {
+	bare, ours := []float64{100, 50, 50}, []float64{90, 45, 100}
+	if got := median(ratios(ours, bare)); got != 0.9 {
+		t.Errorf("the ratio is %g", got)
+	}
+	if got := ratios([]float64{1, 2}, []float64{2}); len(got) != 1 {
+		t.Errorf("rounds without a partner count: %v", got)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	none := math.NaN()
+	atLeast := bar{unit: ratio, least: 0.86, aim: 0.92}
+	atMost := bar{unit: bytesUnit, least: 1536, aim: none, most: true}
+	aimOnly := bar{unit: ratio, least: none, aim: 1.15, most: true}
+	tests := map[string]struct {
+		bar    bar
+		value  float64
+		want   verdict
+		demand string
+	}{
+		"above the aim":              {atLeast, 0.95, aimMet, "≥ 0.86, aim ≥ 0.92"},
+		"at the aim, as it is shown": {atLeast, 0.916, aimMet, "≥ 0.86, aim ≥ 0.92"},
+		"between":                    {atLeast, 0.90, met, "≥ 0.86, aim ≥ 0.92"},
+		"below":                      {atLeast, 0.31, missed, "≥ 0.86, aim ≥ 0.92"},
+		"just below":                 {atLeast, 0.854, missed, "≥ 0.86, aim ≥ 0.92"},
+		"not measured":               {atLeast, none, notMade, "≥ 0.86, aim ≥ 0.92"},
+		"no more than":               {atMost, 1536, met, "≤ 1536 bytes"},
+		"more than":                  {atMost, 1537, missed, "≤ 1536 bytes"},
+		"an aim alone, met":          {aimOnly, 1.1, aimMet, "aim ≤ 1.15"},
+		"an aim alone, not met":      {aimOnly, 1.2, aimLost, "aim ≤ 1.15"},
+		"neither":                    {bar{unit: millis, least: none, aim: none}, 3, reported, ""},
+	}
+	for name, test := range tests {
+		if got := test.bar.judge(test.value); got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+		if got := test.bar.demand(); got != test.demand {
+			t.Errorf("%s: the bar reads %q, want %q", name, got, test.demand)
+		}
+	}
+}
+
+func sampleReport() *report {
+	r := newReport(fullScale(), cores{pinned: true})
+	r.set(keyRespond, []float64{0.85, 0.90, 0.80}, "a remark")
+	r.set(keyProxy, []float64{0.99}, "")
+	r.addSeries("respond", series{
+		Name: "bare respond", PerSecond: []float64{50_000, 52_000}, P50: []time.Duration{1000, 3000},
+		P99: []time.Duration{10_000, 20_000}, CPU: []float64{18, 20},
+	})
+	r.addSeries("respond", series{Name: "member, <respond>", PerSecond: []float64{45_000, 46_800}, P50: []time.Duration{1}, P99: []time.Duration{1}})
+	r.addShare("SQLite", 3.7)
+	return r
+}
+
+func TestTables(t *testing.T) {
+	var text strings.Builder
+	sampleReport().writeTables(&text)
+	for _, line := range []string{
+		"0.85 [0.80–0.90] | MISSED       | a remark |",
+		"| 0.99             | aim met      |          |",
+		"| respond | bare respond      | 51000              | 50000–52000 | 2µs | 15µs | 19.0                 |",
+		"| SQLite              | 3.70 |",
+	} {
+		if !strings.Contains(text.String(), line) {
+			t.Errorf("the tables lack %q:\n%s", line, &text)
+		}
+	}
+	if got := sampleReport().lost(); !slices.Equal(got, []string{keyRespond}) {
+		t.Errorf("missed are %v", got)
+	}
+}
+
+func TestAReportComesBackFromItsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "report.json")
+	var before, after strings.Builder
+	r := sampleReport()
+	r.writeTables(&before)
+	if err := r.writeJSON(path); err != nil {
+		t.Fatal(err)
+	}
+	back, err := readReport(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back.writeTables(&after); before.String() != after.String() {
+		t.Errorf("it was\n%s\nand became\n%s", &before, &after)
+	}
+}
+
+func TestEveryBarHasAKeyOfItsOwn(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, b := range bars() {
+		if seen[b.key] || b.title == "" {
+			t.Errorf("bar %q comes twice, or has no title", b.key)
+		}
+		seen[b.key] = true
+	}
+}
+
+func TestSymbolsAreAddedUpByModule(t *testing.T) {
+	const listing = `
+  4a3c20       1000 T github.com/redis/go-redis/v9.(*Client).Get
+  4a3c21         24 R type:.eq.github.com/redis/go-redis/v9.Options
+  4a3c22        300 T modernc.org/sqlite/lib._sqlite3Step
+  4a3c23         50 T net/http.(*Server).Serve
+  4a3c24    9000000 B modernc.org/libc.zeroed
+                    U undefined
+  4a3c25          7 t github.com/keycloak-cache-auth/caddy-keycloak-cache-auth.(*Handler).ServeHTTP
+`
+	got, err := addSymbols(strings.NewReader(listing))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range map[string]int64{"go-redis": 1024, "SQLite": 300, "standard library and others": 50, "the module itself": 7} {
+		if got[name] != size {
+			t.Errorf("%s has %d bytes, want %d", name, got[name], size)
+		}
+	}
+}
+
+func TestThousands(t *testing.T) {
+	for value, want := range map[float64]string{0: "0", 999: "999", 1000: "1,000", 52380.7: "52,380", 1234567: "1,234,567"} {
+		if got := thousands(value); got != want {
+			t.Errorf("%g: %s, want %s", value, got, want)
+		}
+	}
+}

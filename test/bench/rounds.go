@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// contender is a server that is measured against others.
+type contender struct {
+	name string
+	site *site
+	load *load
+
+	// prepare is called before each of its runs, if set: it may put another site and
+	// load in place.
+	prepare func() error
+
+	// run measures once.
+	run func(ctx context.Context, l *load) (measured, error)
+}
+
+// series is what a contender came to, round by round.
+type series struct {
+	Name      string          `json:"name"`
+	PerSecond []float64       `json:"per_second"`
+	P50       []time.Duration `json:"p50_ns"`
+	P99       []time.Duration `json:"p99_ns"`
+	CPU       []float64       `json:"server_cpu_us_per_request,omitempty"`
+}
+
+// compete lets the contenders run in turn, A, B, C, A, B, C, so that a machine that
+// becomes slower does so for all of them.
+func compete(ctx context.Context, rounds int, warmup time.Duration, contenders ...*contender) ([]series, error) {
+	results := make([]series, len(contenders))
+	for round := range rounds {
+		for i, c := range contenders {
+			if err := c.measure(ctx, round == 0, warmup, &results[i]); err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+		}
+	}
+	return results, nil
+}
+
+func (c *contender) measure(ctx context.Context, first bool, warmup time.Duration, s *series) error {
+	s.Name = c.name
+	if c.prepare != nil {
+		if err := c.prepare(); err != nil {
+			return err
+		}
+	} else if first {
+		if err := warmUp(ctx, c.load, warmup); err != nil {
+			return fmt.Errorf("warming up: %w", err)
+		}
+	}
+	before := cpuTime(c.site.pids)
+	result, err := c.run(ctx, c.load)
+	if err != nil {
+		return err
+	}
+	spent := cpuTime(c.site.pids) - before
+	s.PerSecond = append(s.PerSecond, result.perSecond())
+	s.P50 = append(s.P50, result.Latencies.percentile(50))
+	s.P99 = append(s.P99, result.Latencies.percentile(99))
+	if before > 0 {
+		s.CPU = append(s.CPU, float64(spent.Nanoseconds())/1000/float64(result.Requests))
+	}
+	return nil
+}
+
+// warmUp sends requests for a time: one on each connection first, as the very first
+// ones may take longer than all of it.
+func warmUp(ctx context.Context, l *load, d time.Duration) error {
+	if _, err := l.closed(ctx, 0, len(l.conns)); err != nil || d <= 0 {
+		return err
+	}
+	_, err := l.closed(ctx, d, 0)
+	return err
+}
+
+// rate is the median of the throughputs.
+func (s series) rate() float64 { return median(s.PerSecond) }
+
+// p99s are the 99th percentiles in microseconds.
+func (s series) p99s() []float64 {
+	result := make([]float64, len(s.P99))
+	for i, d := range s.P99 {
+		result[i] = float64(d) / float64(time.Microsecond)
+	}
+	return result
+}
