@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -47,13 +48,12 @@ func quickScale() scale {
 // bench is one run of everything.
 type bench struct {
 	scale
-	owner  *owner
-	cores  cores
-	only   *regexp.Regexp // of cases, by their names
-	log    io.Writer
-	dir    string // for files
-	caddy  string // path of the measured binary
-	module string // path of the module's own Caddy, built as a user's; set by the case that needs it
+	owner *owner
+	cores cores
+	only  *regexp.Regexp // of cases, by their names
+	log   io.Writer
+	dir   string // for files
+	caddy string // path of the measured binary
 
 	crowd    *crowd
 	upstream upstreamServer
@@ -82,7 +82,8 @@ func cases() []benchCase {
 	}
 }
 
-// run does everything that was asked for.
+// run does everything that was asked for. With an error, what it has measured stands in
+// the report all the same.
 func (b *bench) run(ctx context.Context) error {
 	return owned(ctx, func(o *owner) error {
 		b.owner = o
@@ -101,18 +102,23 @@ func (b *bench) run(ctx context.Context) error {
 		if err := b.startUpstream(); err != nil {
 			return err
 		}
+		var failed []error
 		for _, c := range cases() {
 			if b.only != nil && !b.only.MatchString(c.name) {
 				continue
 			}
 			begun := time.Now()
-			// each case ends what it has started
+			// Each case ends what it has started. That one fails takes nothing from the others.
 			if err := owned(ctx, func(o *owner) error { return c.run(b, o) }); err != nil {
-				return fmt.Errorf("case %s: %w", c.name, err)
+				b.say("%s: FAILED: %v", c.name, err)
+				failed = append(failed, fmt.Errorf("case %s: %w", c.name, err))
 			}
-			b.say("%s: done in %s", c.name, time.Since(begun).Round(100*time.Millisecond))
+			if ctx.Err() != nil {
+				break
+			}
+			b.say("%s: ended after %s", c.name, time.Since(begun).Round(100*time.Millisecond))
 		}
-		return nil
+		return errors.Join(failed...)
 	})
 }
 
@@ -120,7 +126,7 @@ func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.log, format+"\n", args...)
 }
 
-// mintAll makes what a case needs on all processors.
+// people makes what a case needs on all processors.
 func (b *bench) people(f func() []person) ([]person, error) {
 	var made []person
 	err := b.cores.everywhere(b.owner.ctx, func() error {
@@ -132,12 +138,16 @@ func (b *bench) people(f func() []person) ([]person, error) {
 
 // steady is a contender that runs for the duration as fast as it can.
 func (b *bench) steady(o *owner, name string, s *site, w *visits) (*contender, error) {
-	l, err := newLoad(s.Addr, b.Connections, w)
+	return b.against(o, name, s.Addr, s.pids, w)
+}
+
+func (b *bench) against(o *owner, name, addr string, pids []int, w *visits) (*contender, error) {
+	l, err := newLoad(addr, b.Connections, w)
 	if err != nil {
 		return nil, err
 	}
 	o.Cleanup(l.close)
-	return &contender{name: name, site: s, load: l, run: func(ctx context.Context, l *load) (measured, error) {
+	return &contender{name: name, pids: pids, load: l, run: func(ctx context.Context, l *load) (measured, error) {
 		return l.closed(ctx, b.Duration, 0)
 	}}, nil
 }

@@ -23,10 +23,11 @@ const (
 )
 
 // binaryCase compares the sizes of binaries, and tells what each dependency is of the
-// difference: its symbols, code and data, in builds that were not stripped. What has no
-// symbols, above all the tables by which functions are found, is in no share.
+// difference: its symbols, code and data, in builds that were not stripped, and a part
+// of what has no symbols. That is for the most part the table of functions, which grows
+// with the code.
 func (b *bench) binaryCase(o *owner) error {
-	sizes, symbols := make(map[string]int64), make(map[string]map[string]int64)
+	sizes, symbols := make(map[string]int64), make(map[string]map[string]symbolSize)
 	err := b.cores.everywhere(o.ctx, func() error {
 		for _, target := range []string{plainCaddy, withModule} {
 			path := filepath.Join(b.dir, "sized")
@@ -53,13 +54,18 @@ func (b *bench) binaryCase(o *owner) error {
 	const mb = 1e6
 	more := float64(sizes[withModule]-sizes[plainCaddy]) / mb
 	b.report.set(keyBinary, []float64{more}, fmt.Sprintf("%.1f MB, plain Caddy %.1f MB", float64(sizes[withModule])/mb, float64(sizes[plainCaddy])/mb))
-	left := more
+	shares := make([]share, 0, len(groups()))
+	var named, code float64
+	codes := make([]float64, 0, len(groups()))
 	for _, g := range groups() {
-		share := float64(symbols[withModule][g.name]-symbols[plainCaddy][g.name]) / mb
-		left -= share
-		b.report.addShare(g.name, share)
+		with, without := symbols[withModule][g.name], symbols[plainCaddy][g.name]
+		all, text := float64(with.all-without.all)/mb, float64(with.code-without.code)/mb
+		shares, codes = append(shares, share{g.name, all}), append(codes, text)
+		named, code = named+all, code+text
 	}
-	b.report.addShare("tables without symbols", left)
+	for i, s := range shares {
+		b.report.addShare(s.Name, s.MB+(more-named)*codes[i]/code)
+	}
 	return nil
 }
 
@@ -85,8 +91,11 @@ func groups() []group {
 	}
 }
 
+// symbolSize is the size of symbols in bytes, of all and of those that are code.
+type symbolSize struct{ all, code int64 }
+
 // symbolSizes adds up the symbols of a binary by group.
-func symbolSizes(ctx context.Context, path string) (map[string]int64, error) {
+func symbolSizes(ctx context.Context, path string) (map[string]symbolSize, error) {
 	cmd := exec.CommandContext(ctx, "go", "tool", "nm", "-size", path)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -103,8 +112,8 @@ func symbolSizes(ctx context.Context, path string) (map[string]int64, error) {
 }
 
 // addSymbols reads what `go tool nm -size` prints: address, size, type and name.
-func addSymbols(r io.Reader) (map[string]int64, error) {
-	sums := make(map[string]int64)
+func addSymbols(r io.Reader) (map[string]symbolSize, error) {
+	sums := make(map[string]symbolSize)
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -116,10 +125,16 @@ func addSymbols(r io.Reader) (map[string]int64, error) {
 		if err != nil {
 			continue
 		}
-		if kind := strings.ToLower(fields[2]); kind == "b" || kind == "u" {
+		kind, name := strings.ToLower(fields[2]), groupOf(strings.Join(fields[3:], " "))
+		sum := sums[name]
+		switch kind {
+		case "b", "u":
 			continue // zeroed when the program starts: nothing in the file
+		case "t":
+			sum.code += size
 		}
-		sums[groupOf(strings.Join(fields[3:], " "))] += size
+		sum.all += size
+		sums[name] = sum
 	}
 	return sums, lines.Err()
 }

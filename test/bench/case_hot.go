@@ -26,7 +26,11 @@ func (b *bench) respondCase(o *owner) error {
 	if err != nil {
 		return err
 	}
-	results, err := b.contest(o.ctx, "respond", bare, known, verifying)
+	socket, err := b.against(o, "a socket (the load generator's limit)", b.upstream.socket, []int{b.upstream.pid}, b.oneMember(nil))
+	if err != nil {
+		return err
+	}
+	results, err := b.contest(o.ctx, "respond", bare, known, verifying, socket)
 	if err != nil {
 		return err
 	}

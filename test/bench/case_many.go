@@ -35,14 +35,6 @@ func (b *bench) fill(o *owner, name string, s *site, people []person, tenants []
 	return nil
 }
 
-// demandHeld makes sure that memory holds what a case is about.
-func demandHeld(s *site, members int) error {
-	if entries, _ := s.held(); entries < members*99/100 {
-		return fmt.Errorf("memory holds %d of %d members", entries, members)
-	}
-	return nil
-}
-
 // spreadCase compares many members, each with a token of his own, with one.
 func (b *bench) spreadCase(o *owner) error {
 	people, err := b.people(func() []person { return b.crowd.different(b.Users) })
@@ -54,9 +46,6 @@ func (b *bench) spreadCase(o *owner) error {
 	alone := b.startSite(o, b.login(large, askNobody, lastLong)+respond)
 	crowded, err := b.filled(o, "spread", people, tenants, large)
 	if err != nil {
-		return err
-	}
-	if err := demandHeld(crowded, len(people)*len(tenants)); err != nil {
 		return err
 	}
 	single, err := b.steady(o, "one member", alone, b.oneMember(memberOf))
@@ -73,11 +62,16 @@ func (b *bench) spreadCase(o *owner) error {
 	if err != nil {
 		return err
 	}
-	if after := crowded.metric(resolverCalls); after != before {
-		return fmt.Errorf("memory missed %g times", after-before)
-	}
-	b.compared(keySpread, results[1], results[0], "")
+	b.compared(keySpread, results[1], results[0], missedMemory(crowded, before))
 	return nil
+}
+
+// missedMemory is a remark on look-ups that memory could not answer after all.
+func missedMemory(s *site, before float64) string {
+	if missed := s.metric(resolverCalls) - before; missed > 0 {
+		return fmt.Sprintf("memory missed %.0f times", missed)
+	}
+	return ""
 }
 
 // resolverCalls is the metric of calls to resolvers, and lookups that of look-ups.
@@ -109,12 +103,9 @@ func (b *bench) sizeCase(o *owner) error {
 		return err
 	}
 	members := len(people) * len(tenants)
-	if err := demandHeld(big, members); err != nil {
-		return err
-	}
-	_, counted := big.held()
-	b.report.set(keyHeap, []float64{(big.heap() - empty) / float64(members-len(people)) / 1024},
-		fmt.Sprintf("%d members; the cache counts %.2f KiB for each", members, float64(counted)/float64(members)/1024))
+	held, counted := big.held()
+	b.report.set(keyHeap, []float64{(big.heap() - empty) / float64(held-len(people)) / 1024},
+		fmt.Sprintf("%d members; the cache counts %.2f KiB for each", held, float64(counted)/float64(held)/1024))
 
 	few, err := b.steady(o, fmt.Sprintf("memory of %d members", len(people)), small,
 		&visits{people: people, tenants: tenants[:1], pick: atRandom(len(people), 1), identity: memberOf})
@@ -126,11 +117,12 @@ func (b *bench) sizeCase(o *owner) error {
 	if err != nil {
 		return err
 	}
+	before := big.metric(resolverCalls)
 	results, err := b.contest(o.ctx, "size", few, full)
 	if err != nil {
 		return err
 	}
-	b.compared(keySize, results[1], results[0], "")
+	b.compared(keySize, results[1], results[0], missedMemory(big, before))
 	return nil
 }
 
@@ -154,19 +146,19 @@ func (b *bench) firstCase(o *owner) error {
 			if err := round.end(); err != nil {
 				return err
 			}
-			c.site = b.startSite(round, directives)
-			first, err := b.steady(round, name, c.site, visit(people[:warm]))
+			s := b.startSite(round, directives)
+			first, err := b.steady(round, name, s, visit(people[:warm]))
 			if err != nil {
 				return err
 			}
 			if _, err := first.load.closed(o.ctx, 0, warm); err != nil {
 				return fmt.Errorf("warming up: %w", err)
 			}
-			again, err := b.steady(round, name, c.site, visit(people[warm:]))
+			again, err := b.steady(round, name, s, visit(people[warm:]))
 			if err != nil {
 				return err
 			}
-			c.load = again.load
+			c.load, c.pids = again.load, again.pids
 			return nil
 		}
 		c.run = func(ctx context.Context, l *load) (measured, error) { return l.closed(ctx, 0, b.Tokens) }

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	_ "embed"
+	"html"
 	"os"
+	"strings"
 	"text/template"
 )
 
@@ -53,7 +55,7 @@ func drawn() map[string]string {
 }
 
 func (r *report) chart() chart {
-	c := chart{Note: r.Date + ", " + r.Machine + ", " + r.Go + ", Caddy " + r.Caddy}
+	c := chart{Note: html.EscapeString(r.Date + ", " + r.Machine + ", " + r.Go + ", Caddy " + r.Caddy)}
 	y := chartTop
 	for _, contest := range r.Contests {
 		title, ok := drawn()[contest.Name]
@@ -63,16 +65,19 @@ func (r *report) chart() chart {
 		g := chartGroup{Title: title, Y: y + chartTitle - 8}
 		y += chartTitle
 		for i, s := range contest.Series {
+			if strings.HasPrefix(s.Name, "a socket") {
+				continue
+			}
 			relative := median(ratios(s.PerSecond, contest.Series[0].PerSecond))
 			class := "other"
 			switch {
 			case i == 0:
 				class = "base"
-			case len(s.Name) >= 6 && s.Name[:6] == "member":
+			case strings.HasPrefix(s.Name, "member"):
 				class = "ours"
 			}
 			g.Bars = append(g.Bars, chartBar{
-				Name: s.Name, Y: y, Width: max(1, int(relative*chartFull)), Class: class,
+				Name: html.EscapeString(s.Name), Y: y, Width: max(1, int(relative*chartFull)), Class: class,
 				Text: ratio.format(relative) + "  (" + thousands(s.rate()) + "/s)",
 			})
 			y += chartBarRow

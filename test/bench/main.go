@@ -30,7 +30,7 @@ import (
 // Exit codes.
 const (
 	exitOK     = 0
-	exitFailed = 1 // it could not measure
+	exitFailed = 1 // something could not be measured, or written
 	exitUsage  = 2
 	exitMissed = 3 // with -strict: a bar was missed
 )
@@ -127,9 +127,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage // it was said why
 	}
 	r, err := obtain(ctx, opts, stderr)
-	if err == nil {
+	if r != nil {
 		r.writeTables(stdout)
-		err = opts.files.write(r)
+		err = errors.Join(err, opts.files.write(r))
 	}
 	switch {
 	case err != nil:
@@ -163,11 +163,9 @@ func measure(ctx context.Context, opts options, log io.Writer) (_ *report, err e
 		scale: opts.scale, cores: where, only: opts.only, log: log, dir: dir, report: newReport(opts.scale, where),
 	}
 	b.say("%s", where)
-	if err := b.run(ctx); err != nil {
-		return nil, err
-	}
+	err = b.run(ctx)
 	b.report.Took = time.Since(begun).Round(time.Second).String()
-	return b.report, nil
+	return b.report, err
 }
 
 // write writes the files that are named.

@@ -164,9 +164,11 @@ func TestSymbolsAreAddedUpByModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, size := range map[string]int64{"go-redis": 1024, "SQLite": 300, "standard library and others": 50, "the module itself": 7} {
+	for name, size := range map[string]symbolSize{
+		"go-redis": {all: 1024, code: 1000}, "SQLite": {300, 300}, "standard library and others": {50, 50}, "the module itself": {7, 7},
+	} {
 		if got[name] != size {
-			t.Errorf("%s has %d bytes, want %d", name, got[name], size)
+			t.Errorf("%s has %+v, want %+v", name, got[name], size)
 		}
 	}
 }

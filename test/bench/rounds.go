@@ -9,10 +9,10 @@ import (
 // contender is a server that is measured against others.
 type contender struct {
 	name string
-	site *site
+	pids []int // of the processes whose time it takes
 	load *load
 
-	// prepare is called before each of its runs, if set: it may put another site and
+	// prepare is called before each of its runs, if set: it may put another server and
 	// load in place.
 	prepare func() error
 
@@ -54,12 +54,12 @@ func (c *contender) measure(ctx context.Context, first bool, warmup time.Duratio
 			return fmt.Errorf("warming up: %w", err)
 		}
 	}
-	before := cpuTime(c.site.pids)
+	before := cpuTime(c.pids)
 	result, err := c.run(ctx, c.load)
 	if err != nil {
 		return err
 	}
-	spent := cpuTime(c.site.pids) - before
+	spent := cpuTime(c.pids) - before
 	s.PerSecond = append(s.PerSecond, result.perSecond())
 	s.P50 = append(s.P50, result.Latencies.percentile(50))
 	s.P99 = append(s.P99, result.Latencies.percentile(99))

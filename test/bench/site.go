@@ -145,8 +145,9 @@ func (s *site) held() (entries int, bytes uint64) {
 
 // upstreamServer is the application.
 type upstreamServer struct {
-	addr string
-	pid  int
+	addr   string
+	socket string // where whatever comes gets the same bytes
+	pid    int
 }
 
 // build compiles a package of this module.
@@ -201,10 +202,14 @@ func (b *bench) startUpstream() error {
 		_ = stdin.Close()
 		_ = cmd.Wait()
 	})
-	addr, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		return errors.Join(errors.New("the upstream did not start"), err)
+	b.upstream.pid = cmd.Process.Pid
+	lines := bufio.NewReader(stdout)
+	for _, addr := range []*string{&b.upstream.addr, &b.upstream.socket} {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return errors.Join(errors.New("the upstream did not start"), err)
+		}
+		*addr = strings.TrimSpace(line)
 	}
-	b.upstream = upstreamServer{addr: strings.TrimSpace(addr), pid: cmd.Process.Pid}
 	return b.cores.serve(b.owner.ctx, b.upstream.pid)
 }
