@@ -39,8 +39,9 @@ func (u unit) format(value float64) string {
 		return fmt.Sprintf("%.1f", value)
 	case kibibytes, megabytes:
 		return fmt.Sprintf("%.2f %s", value, u)
+	default:
+		return fmt.Sprintf("%.0f %s", value, u)
 	}
-	return fmt.Sprintf("%.0f %s", value, u)
 }
 
 // keys of the bars, which the cases fill in.

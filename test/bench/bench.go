@@ -48,12 +48,13 @@ func quickScale() scale {
 // bench is one run of everything.
 type bench struct {
 	scale
-	owner *owner
-	cores cores
-	only  *regexp.Regexp // of cases, by their names
-	log   io.Writer
-	dir   string // for files
-	caddy string // path of the measured binary
+	owner   *owner
+	cores   cores
+	only    *regexp.Regexp // of cases, by their names
+	log     io.Writer
+	dir     string // for files
+	profile string // file for a profile of the hot path, empty for none
+	caddy   string // path of the measured binary
 
 	crowd    *crowd
 	upstream upstreamServer

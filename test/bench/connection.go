@@ -103,9 +103,10 @@ func (c *connection) poll() (bool, error) {
 	return complete, err
 }
 
-func mustWait(err error) bool { return err == syscall.EAGAIN || err == syscall.EINTR }
+func mustWait(err error) bool { return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR) }
 
 var (
+	lineEnd       = []byte("\r\n")
 	headEnd       = []byte("\r\n\r\n")
 	lengthHeader  = []byte("\r\nContent-Length: ")
 	statusLine    = []byte("HTTP/1.1 ")
@@ -149,13 +150,13 @@ func checkResponse(raw []byte, expected want) (bool, error) {
 }
 
 func contentLength(head []byte) (int, error) {
-	at := bytes.Index(head, lengthHeader)
-	if at < 0 {
+	_, rest, found := bytes.Cut(head, lengthHeader)
+	digits, _, _ := bytes.Cut(rest, lineEnd)
+	if !found || len(digits) == 0 {
 		return 0, errNoLength
 	}
-	digits := head[at+len(lengthHeader):]
 	n := 0
-	for _, digit := range digits[:bytes.IndexByte(digits, '\r')] {
+	for _, digit := range digits {
 		if digit < '0' || digit > '9' || n > maxResponse {
 			return 0, errNoLength
 		}

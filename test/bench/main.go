@@ -47,6 +47,7 @@ type options struct {
 	scale    scale
 	unpinned bool
 	strict   bool
+	profile  string
 	only     *regexp.Regexp
 	from     string
 	files    outputs
@@ -66,11 +67,14 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	duration := flags.Duration("duration", full.Duration, "how long each one is measured")
 	warmup := flags.Duration("warmup", full.Warmup, "how long each one is warmed up before")
 	connections := flags.Int("connections", full.Connections, "keep-alive connections")
+	users := flags.Int("users", full.Users, "users of the case spread")
+	tenants := flags.Int("tenants", full.Tenants, "tenants of each of them")
 	flags.BoolVar(&quick, "quick", false, "try everything in seconds, with few of everything")
 	flags.BoolVar(&opts.unpinned, "unpinned", false, "let servers and load run on any core")
 	flags.BoolVar(&opts.strict, "strict", false, "exit with 3 if a bar is missed")
 	flags.StringVar(&only, "only", "", "`regexp` of the cases to measure: "+strings.Join(caseNames(), ", "))
 	flags.StringVar(&opts.from, "from", "", "`file` with the JSON of an earlier run, to write the rest from")
+	flags.StringVar(&opts.profile, "profile", "", "`file` for a processor profile of the hot path (case respond)")
 	flags.StringVar(&opts.files.json, "json", "", "`file` for the report")
 	flags.StringVar(&opts.files.svg, "svg", "", "`file` for the chart")
 	flags.StringVar(&opts.files.docs, "docs", "", "`file` for the document")
@@ -91,14 +95,19 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 			opts.scale.Warmup = *warmup
 		case "connections":
 			opts.scale.Connections = *connections
+		case "users":
+			opts.scale.Users = *users
+		case "tenants":
+			opts.scale.Tenants = *tenants
 		}
 	})
 	var err error
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case opts.scale.Rounds < 1 || opts.scale.Duration <= 0 || opts.scale.Warmup < 0 || opts.scale.Connections < 1:
-		err = errors.New("-rounds, -duration and -connections must be positive, -warmup not negative")
+	case min(opts.scale.Rounds, opts.scale.Connections, opts.scale.Users, opts.scale.Tenants) < 1,
+		opts.scale.Duration <= 0, opts.scale.Warmup <= 0:
+		err = errors.New("-rounds, -duration, -connections, -users, -tenants and -warmup must be positive")
 	}
 	if err == nil && only != "" {
 		opts.only, err = regexp.Compile("^(" + only + ")$")
@@ -160,7 +169,8 @@ func measure(ctx context.Context, opts options, log io.Writer) (_ *report, err e
 	begun := time.Now()
 	where := newCores(ctx, !opts.unpinned)
 	b := &bench{
-		scale: opts.scale, cores: where, only: opts.only, log: log, dir: dir, report: newReport(opts.scale, where),
+		scale: opts.scale, cores: where, only: opts.only, log: log, dir: dir, profile: opts.profile,
+		report: newReport(opts.scale, where),
 	}
 	b.say("%s", where)
 	err = b.run(ctx)

@@ -50,7 +50,7 @@ func (c *contender) measure(ctx context.Context, first bool, warmup time.Duratio
 			return err
 		}
 	} else if first {
-		if err := warmUp(ctx, c.load, warmup); err != nil {
+		if _, err := c.load.closed(ctx, warmup, 0); err != nil {
 			return fmt.Errorf("warming up: %w", err)
 		}
 	}
@@ -67,16 +67,6 @@ func (c *contender) measure(ctx context.Context, first bool, warmup time.Duratio
 		s.CPU = append(s.CPU, float64(spent.Nanoseconds())/1000/float64(result.Requests))
 	}
 	return nil
-}
-
-// warmUp sends requests for a time: one on each connection first, as the very first
-// ones may take longer than all of it.
-func warmUp(ctx context.Context, l *load, d time.Duration) error {
-	if _, err := l.closed(ctx, 0, len(l.conns)); err != nil || d <= 0 {
-		return err
-	}
-	_, err := l.closed(ctx, d, 0)
-	return err
 }
 
 // rate is the median of the throughputs.

@@ -7,6 +7,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -40,7 +41,7 @@ func run(stdin io.Reader, stdout io.Writer) error {
 		_ = server.Close()
 	}()
 	fmt.Fprintf(stdout, "%s\n%s\n", listener.Addr(), socket.Addr())
-	if err := server.Serve(listener); err != http.ErrServerClosed { //nolint:errorlint // it is documented to come as it is
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
