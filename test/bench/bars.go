@@ -63,17 +63,18 @@ const (
 	keyBinary     = "binary"
 )
 
-// bars are what must be true, in the order of the table. The figures in their titles
-// are those of a full run.
-func bars() []bar {
+// bars are what must be true, in the order of the table. They are about the numbers of
+// a full run; their titles tell those of the run at hand.
+func bars(s scale) []bar {
 	none := math.NaN()
+	many := func(n int) string { return thousands(float64(n)) }
 	return []bar{
 		{keyRespond, "member in memory, token seen: `respond` behind it ÷ bare `respond`", ratio, 0.86, 0.92, false},
 		{keyProxy, "the same with `reverse_proxy` ÷ bare `reverse_proxy`", ratio, 0.95, 0.98, false},
-		{keySpread, "10,000 users × 50 tenants at random ÷ one member", ratio, 0.95, none, false},
-		{keySize, "memory that holds 1,000,000 members ÷ 1,000", ratio, 0.92, none, false},
+		{keySpread, many(s.Users) + " users × " + many(s.Tenants) + " tenants at random ÷ one member", ratio, 0.95, none, false},
+		{keySize, "memory that holds " + many(s.FewUsers*s.Many) + " members ÷ " + many(s.FewUsers), ratio, 0.92, none, false},
 		{keyLatency, "p99 at half the bare throughput, open loop ÷ bare p99", ratio, none, 1.15, true},
-		{keyFirst, "20,000 tokens at first sight ÷ plain go-oidc", ratio, 0.90, 1.0, false},
+		{keyFirst, many(s.Tokens) + " tokens at first sight ÷ plain go-oidc", ratio, 0.90, 1.0, false},
 		{keyRedis, "member from Redis ÷ a handler that does one GET", ratio, 0.80, 0.90, false},
 		{keyStatements, "SQL statements for a member and `ttl`, on a node", statements, 1, none, true},
 		{keyProfile, "the same with `profile`", statements, 2, none, true},

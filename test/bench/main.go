@@ -69,8 +69,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	connections := flags.Int("connections", full.Connections, "keep-alive connections")
 	users := flags.Int("users", full.Users, "users of the case spread")
 	tenants := flags.Int("tenants", full.Tenants, "tenants of each of them")
+	tokens := flags.Int("tokens", full.Tokens, "tokens of the case first")
 	flags.BoolVar(&quick, "quick", false, "try everything in seconds, with few of everything")
-	flags.BoolVar(&opts.unpinned, "unpinned", false, "let servers and load run on any core")
+	unpinned := flags.Bool("unpinned", false, "let servers and load run on any core")
 	flags.BoolVar(&opts.strict, "strict", false, "exit with 3 if a bar is missed")
 	flags.StringVar(&only, "only", "", "`regexp` of the cases to measure: "+strings.Join(caseNames(), ", "))
 	flags.StringVar(&opts.from, "from", "", "`file` with the JSON of an earlier run, to write the rest from")
@@ -81,9 +82,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
-	opts.scale = full
+	opts.scale, opts.unpinned = full, quick
 	if quick {
-		opts.scale, opts.unpinned = quickScale(), true
+		opts.scale = quickScale()
 	}
 	flags.Visit(func(f *flag.Flag) { // what was said holds with -quick too
 		switch f.Name {
@@ -95,19 +96,23 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 			opts.scale.Warmup = *warmup
 		case "connections":
 			opts.scale.Connections = *connections
+		case "unpinned":
+			opts.unpinned = *unpinned
 		case "users":
 			opts.scale.Users = *users
 		case "tenants":
 			opts.scale.Tenants = *tenants
+		case "tokens":
+			opts.scale.Tokens = *tokens
 		}
 	})
 	var err error
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case min(opts.scale.Rounds, opts.scale.Connections, opts.scale.Users, opts.scale.Tenants) < 1,
+	case min(opts.scale.Rounds, opts.scale.Connections, opts.scale.Users, opts.scale.Tenants, opts.scale.Tokens) < 1,
 		opts.scale.Duration <= 0, opts.scale.Warmup <= 0:
-		err = errors.New("-rounds, -duration, -connections, -users, -tenants and -warmup must be positive")
+		err = errors.New("-rounds, -duration, -connections, -users, -tenants, -tokens and -warmup must be positive")
 	}
 	if err == nil && only != "" {
 		opts.only, err = regexp.Compile("^(" + only + ")$")

@@ -62,7 +62,7 @@ func newReport(s scale, where cores) *report {
 	// what cannot be found out is left out
 	r.Caddy, _ = output("go", "list", "-m", "-f", "{{.Version}}", "github.com/caddyserver/caddy/v2")
 	r.Commit, _ = output("git", "rev-parse", "--short", "HEAD")
-	for _, b := range bars() {
+	for _, b := range bars(s) {
 		r.Figures = append(r.Figures, figure{Key: b.key, Title: b.title, Demand: b.demand(), Shown: "–", Verdict: notMade})
 	}
 	return r
@@ -79,7 +79,7 @@ func output(name string, args ...string) (string, error) {
 // set fills in a figure: the median of what the rounds came to.
 func (r *report) set(key string, rounds []float64, note string) {
 	value := median(rounds)
-	for i, b := range bars() {
+	for i, b := range bars(r.Scale) {
 		if b.key != key || math.IsNaN(value) {
 			continue
 		}

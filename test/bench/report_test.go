@@ -142,7 +142,7 @@ func TestAReportComesBackFromItsFile(t *testing.T) {
 
 func TestEveryBarHasAKeyOfItsOwn(t *testing.T) {
 	seen := make(map[string]bool)
-	for _, b := range bars() {
+	for _, b := range bars(fullScale()) {
 		if seen[b.key] || b.title == "" {
 			t.Errorf("bar %q comes twice, or has no title", b.key)
 		}
