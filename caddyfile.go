@@ -71,12 +71,18 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    optional
 //	    preflight  authenticate | pass
 //	    strip_only
+//	    report_only
+//	    compare_header <name> [<placeholder>]
 //
 //	    tenant_header  <name>
 //	    tenant         <placeholder>
 //	    tenant_default <name>
 //	    tenant_pattern <regexp>
 //	    tenant_claim   organization | <path>
+//	    tenant_aliases [open] {
+//	        <value> <tenant>
+//	    }
+//	    hide_tenants
 //
 //	    ttl            <duration>
 //	    negative_ttl   <duration>
@@ -103,6 +109,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //
 //	    header <name> <placeholder> | off
 //	    strip_token
+//	    cache_status [<name>]
 //	}
 //
 // `issuer`, `token_from`, `header`, `resolver`, `store`, its `secret` and the lines of `require` may be
@@ -145,10 +152,14 @@ func (h *Handler) options(d *caddyfile.Dispenser) map[string]func() error {
 		"optional":           func() error { return parseFlag(d, &h.Optional) },
 		"preflight":          func() error { return parsePreflight(h, d) },
 		"strip_only":         func() error { return parseFlag(d, &h.StripOnly) },
+		"report_only":        func() error { return parseFlag(d, &h.ReportOnly) },
+		"compare_header":     func() error { return parseCompareHeader(h, d) },
 		"tenant_header":      func() error { return parseTenantHeader(h, d) },
 		"tenant":             func() error { return parseTenant(h, d) },
 		"tenant_default":     func() error { return parseWord(d, &h.TenantDefault) },
 		"tenant_pattern":     func() error { return parseTenantPattern(h, d) },
+		"tenant_aliases":     func() error { return parseTenantAliases(h, d) },
+		"hide_tenants":       func() error { return parseFlag(d, &h.HideTenants) },
 		"ttl":                func() error { return parseDuration(d, &h.TTL, maxTTL) },
 		"negative_ttl":       func() error { return parseDuration(d, &h.NegativeTTL, maxTTL) },
 		"stale_if_error":     func() error { return parseDuration(d, &h.StaleIfError, maxStale) },
@@ -160,6 +171,7 @@ func (h *Handler) options(d *caddyfile.Dispenser) map[string]func() error {
 		"max_lookups":        func() error { return parseMaxLookups(h, d) },
 		"header":             func() error { return parseHeader(h, d) },
 		"strip_token":        func() error { return parseFlag(d, &h.StripToken) },
+		"cache_status":       func() error { return parseCacheStatus(h, d) },
 	}
 }
 
@@ -169,36 +181,6 @@ func parsePreflight(h *Handler, d *caddyfile.Dispenser) error {
 	}
 	if h.Preflight != preflightAuthenticate && h.Preflight != preflightPass {
 		return d.Errf("preflight is %s or %s, not %q", preflightAuthenticate, preflightPass, h.Preflight)
-	}
-	return nil
-}
-
-func parseTenantHeader(h *Handler, d *caddyfile.Dispenser) error {
-	if err := parseWord(d, &h.TenantHeader); err != nil {
-		return err
-	}
-	if err := checkTenantHeader(h.TenantHeader); err != nil {
-		return d.Errf("tenant_header: %v", err)
-	}
-	return nil
-}
-
-func parseTenant(h *Handler, d *caddyfile.Dispenser) error {
-	if err := parseWord(d, &h.Tenant); err != nil {
-		return err
-	}
-	if _, err := parseTemplate(h.Tenant); err != nil {
-		return d.Errf("tenant: %v", err)
-	}
-	return nil
-}
-
-func parseTenantPattern(h *Handler, d *caddyfile.Dispenser) error {
-	if err := parseWord(d, &h.TenantPattern); err != nil {
-		return err
-	}
-	if err := checkTenantPattern(h.TenantPattern); err != nil {
-		return d.WrapErr(err)
 	}
 	return nil
 }
@@ -238,6 +220,36 @@ func parseResolver(h *Handler, d *caddyfile.Dispenser) error {
 		return d.Errf("resolver: %s does not implement member.Resolver; use another, such as sql", name)
 	}
 	h.ResolversRaw = append(h.ResolversRaw, caddyconfig.JSONModuleObject(mod, "resolver", name, nil))
+	return nil
+}
+
+func parseCompareHeader(h *Handler, d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) != 1 && len(args) != 2 {
+		return d.Err("compare_header takes the name of a response header and, if it is not to be compared with the member's id, a placeholder")
+	}
+	h.CompareHeader = &CompareHeader{Name: args[0]}
+	if len(args) == 2 {
+		h.CompareHeader.Value = args[1]
+	}
+	if err := h.CompareHeader.check(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+func parseCacheStatus(h *Handler, d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) > 1 {
+		return d.Err("cache_status takes the name of a header, or nothing for Cache-Status")
+	}
+	h.CacheStatus = defaultCacheStatus
+	if len(args) == 1 {
+		h.CacheStatus = args[0]
+	}
+	if err := h.checkCacheStatus(); err != nil {
+		return d.WrapErr(err)
+	}
 	return nil
 }
 

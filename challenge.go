@@ -2,11 +2,14 @@ package keycloakcacheauth
 
 import "strings"
 
-// challengeDetails is what a challenge says beyond its error code.
+// challengeDetails is what an answer says beyond its status, most of it in
+// challenges.
 type challengeDetails struct {
 	scopes   []string // that would be needed (RFC 6750 section 3)
 	metadata string   // URL of the resource's metadata (RFC 9728 section 5.1)
 	dpop     dpopDetails
+
+	hideTenants bool // whether the answer may tell tenants from others
 }
 
 // dpopDetails is what challenges say of DPoP (RFC 9449 section 7.1).

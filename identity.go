@@ -73,6 +73,20 @@ func identityOf(repl *caddy.Replacer) *identity {
 	return id
 }
 
+// subject returns the Keycloak id of the user whose token was verified, "" if
+// none was.
+func (id *identity) subject() string {
+	if id.token == nil {
+		return ""
+	}
+	return id.token.Subject
+}
+
+// forget leaves of an identity that is none what the request says by itself.
+func (id *identity) forget(decided outcome) {
+	*id = identity{source: sourceNone, outcome: decided, requestedTenant: id.requestedTenant}
+}
+
 // String keeps the identity out of whatever might print it.
 func (*identity) String() string { return "" }
 

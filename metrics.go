@@ -14,6 +14,8 @@ import (
 // request becomes one.
 type metrics struct {
 	requests   *prometheus.CounterVec
+	reports    *prometheus.CounterVec
+	compares   *prometheus.CounterVec
 	lookups    *prometheus.CounterVec
 	mismatches *prometheus.CounterVec
 	resolver   *prometheus.HistogramVec
@@ -60,6 +62,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	m := &metrics{
 		requests:   counter("requests_total", "Requests by how they were decided.", "outcome"),
+		reports:    counter("reports_total", "Requests that would have been refused but for report_only, by how they were decided.", "outcome"),
+		compares:   counter("comparisons_total", "Answers of upstreams to the question who the user is, by how they compare with ours.", "result"),
 		lookups:    counter("lookups_total", "Look-ups of members by cache level and result.", "level", "result"),
 		mismatches: counter("member_mismatches_total", "Members that did not fit the request, by where they came from.", "source", "reason"),
 		resolver:   histogram("resolver_duration_seconds", "Time that resolver calls took, by result.", "result"),
@@ -74,7 +78,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		Help: "Members that serve although they are too old, because the resolvers fail.",
 	})
 	err := errors.Join(
-		register(reg, &m.requests), register(reg, &m.lookups), register(reg, &m.mismatches),
+		register(reg, &m.requests), register(reg, &m.reports), register(reg, &m.compares), register(reg, &m.lookups), register(reg, &m.mismatches),
 		register(reg, &m.resolver), register(reg, &m.redis), register(reg, &m.redisFails),
 		register(reg, &m.keyFetches), register(reg, &m.introspect), register(reg, &m.log), register(reg, &m.stale),
 	)
@@ -105,6 +109,16 @@ func (m *metrics) decided(o outcome) {
 		return
 	}
 	m.requests.WithLabelValues(string(o)).Inc()
+}
+
+// reported counts a request that would have been refused.
+func (m *metrics) reported(o outcome) {
+	m.reports.WithLabelValues(string(o)).Inc()
+}
+
+// compared counts an answer of an upstream that was compared with ours.
+func (m *metrics) compared(result string) {
+	m.compares.WithLabelValues(result).Inc()
 }
 
 // mismatch counts a member that was not the one asked for.

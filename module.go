@@ -156,6 +156,18 @@ type Handler struct {
 	// them through as anonymous.
 	Preflight string `json:"preflight,omitempty"`
 
+	// Decides about each request, logs and counts, and lets all of them through:
+	// for trying a configuration out in front of an upstream that still checks
+	// its users by itself. **It protects nothing**, and warns of that when it is
+	// loaded. No response is changed, and no request waits for longer than
+	// `timeout`. Identity headers that the client sent are deleted, members get
+	// theirs, and all other requests keep the tenant header as the client sent it.
+	ReportOnly bool `json:"report_only,omitempty"`
+
+	// A response header by which the upstream says who the user is, to be
+	// compared with what this module says. Goes with `report_only`.
+	CompareHeader *CompareHeader `json:"compare_header,omitempty"`
+
 	// Deletes the owned headers from the request and does nothing else: for
 	// routes that need no login. Goes with `tenant_header` and `headers` only,
 	// which name what is owned.
@@ -181,6 +193,20 @@ type Handler struct {
 	// which is understood in all of Keycloak's shapes, or the dotted path of a
 	// claim that is a text or a list of texts. Default: none.
 	TenantClaim string `json:"tenant_claim,omitempty"`
+
+	// The tenants that values stand for, such as the hosts that customers have of
+	// their own: `{"shop.example.com": "acme"}`. What a request says is looked up
+	// as it is, but for hosts (where `tenant` is made of placeholders of the host
+	// alone), which have no case. What is not listed is no tenant.
+	TenantAliases map[string]string `json:"tenant_aliases,omitempty"`
+
+	// Takes values that `tenant_aliases` does not list for tenants themselves.
+	TenantAliasesOpen bool `json:"tenant_aliases_open,omitempty"`
+
+	// Answers all of these alike, with 404: an unknown tenant, one that the token
+	// is not good for, one that the user is no member of, or not an active one. So
+	// nobody learns which tenants there are.
+	HideTenants bool `json:"hide_tenants,omitempty"`
 
 	// How old a cached member may be before it is resolved again. Thus also the
 	// longest time that a change of a member may go unnoticed. Default: 60s.
@@ -233,6 +259,12 @@ type Handler struct {
 	// Does not pass the token on to what comes next, wherever it came from.
 	StripToken bool `json:"strip_token,omitempty"`
 
+	// The name of a response header, usually `Cache-Status` (RFC 9211), that
+	// tells where the member was found and how long it is good, for debugging. It
+	// tells clients, too. Default: none.
+	CacheStatus string `json:"cache_status,omitempty"`
+
+	compare  *comparison       // nil for none
 	metadata *resourceMetadata // nil for none
 	owned    ownedHeaders
 	headers  headerSet
@@ -280,7 +312,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.StripOnly {
 		return nil
 	}
-	if h.tenant, err = newTenantRule(h.tenantHeader(), h.Tenant, h.TenantDefault, h.TenantPattern); err != nil {
+	if h.tenant, err = h.newTenantRule(); err != nil {
+		return err
+	}
+	if h.compare, err = h.newComparison(); err != nil {
 		return err
 	}
 	h.sources = newTokenSources(h.TokenFrom)
@@ -294,6 +329,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.addViews()
+	if h.ReportOnly {
+		h.logger.Warn("report_only: nothing is protected; every request is let through, whatever is decided")
+	}
 	return nil
 }
 
@@ -325,30 +363,47 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return trailers.abandonOn(w, err)
 	}
 
-	// both are read before the strip, to which the tenant header falls victim
+	// these are read before the strip, to which the tenant header falls victim
 	shown := h.sources.take(r)
 	claimed := h.tenant.take(r, repl)
+	var sent []string
+	if h.ReportOnly {
+		sent = r.Header[h.tenant.header]
+	}
 	trailers := h.owned.strip(r)
 	if h.StripToken {
 		h.sources.remove(r)
 	}
 
 	id := identityOf(repl)
-	decided, err := h.decide(w.Header(), r, repl, shown, claimed, id)
-	h.metrics.decided(decided)
-	switch decided {
-	case outcomeMember, outcomeAnonymous, outcomePreflight:
+	var decided outcome
+	var err error
+	if h.ReportOnly {
+		decided, err = h.decideInTime(r, repl, shown, claimed, id)
+	} else {
+		decided, err = h.decide(w.Header(), r, repl, shown, claimed, id)
+	}
+	who := id.subject()
+	switch {
+	case decided.admits():
+		h.metrics.decided(decided)
 		id.outcome = decided
 		h.headers.set(r.Header, repl, id)
 		h.logAdmitted(id)
-		return trailers.abandonOn(w, next.ServeHTTP(w, r))
+	case h.ReportOnly:
+		h.report(decided, id, err)
 	default:
+		h.metrics.decided(decided)
 		h.logRefused(decided, id, err)
-		*id = identity{source: sourceNone, outcome: decided, requestedTenant: id.requestedTenant}
+		id.forget(decided)
 		return trailers.abandonOn(w, decided.refusal(w.Header(), challengeDetails{
-			scopes: scopesOf(err), metadata: h.metadata.challengeURL(), dpop: h.sender.details(shown),
+			scopes: scopesOf(err), metadata: h.metadata.challengeURL(), dpop: h.sender.details(shown), hideTenants: h.HideTenants,
 		}))
 	}
+	if h.ReportOnly {
+		h.giveBack(r.Header, sent, decided)
+	}
+	return trailers.abandonOn(w, h.passOn(w, r, next, id, who))
 }
 
 // ownPath returns what serves the request, if it is for a path of ours. Who
@@ -436,10 +491,13 @@ func (h *Handler) logAdmitted(id *identity) {
 }
 
 func (h *Handler) logRefused(decided outcome, id *identity, err error) {
-	c := h.logger.Check(zapcore.DebugLevel, "request refused")
-	if c == nil {
-		return
+	if c := h.logger.Check(zapcore.DebugLevel, "request refused"); c != nil {
+		c.Write(refusalFields(decided, id, err)...)
 	}
+}
+
+// refusalFields says of a refused request why, and whose it is.
+func refusalFields(decided outcome, id *identity, err error) []zap.Field {
 	fields := []zap.Field{zap.String("reason", string(decided)), zap.String("requested_tenant", id.requestedTenant)}
 	if id.token != nil {
 		fields = append(fields, zap.String("kc_id", id.token.Subject))
@@ -450,7 +508,7 @@ func (h *Handler) logRefused(decided outcome, id *identity, err error) {
 	if err != nil {
 		fields = append(fields, zap.Error(err))
 	}
-	c.Write(fields...)
+	return fields
 }
 
 // sampled bounds how often each message is logged: a poisoned cache or a broken

@@ -59,6 +59,7 @@ const (
 	outcomeTenantMissing  outcome = "tenant_missing"
 	outcomeTenantInvalid  outcome = "tenant_invalid"
 	outcomeTenantMismatch outcome = "tenant_mismatch" // not the token's
+	outcomeTenantUnknown  outcome = "tenant_unknown"  // certainly nobody's
 
 	// The member.
 	outcomeNotAMember     outcome = "not_a_member"
@@ -112,6 +113,7 @@ var (
 	answerLogoutTooLarge  = answer{http.StatusRequestEntityTooLarge, false, "", errors.New("request too large")}
 	answerCrossOrigin     = answer{http.StatusForbidden, false, "", errors.New("cross-origin request")}
 	answerForbidden       = answer{http.StatusForbidden, false, "", errors.New("access to the tenant denied")}
+	answerNotFound        = answer{http.StatusNotFound, false, "", errors.New("not found")}
 	answerMethod          = answer{http.StatusMethodNotAllowed, false, "", errors.New("method not allowed")}
 	answerUnavailable     = answer{http.StatusServiceUnavailable, false, "", errors.New("temporarily unable to decide")}
 	answerClientGone      = answer{statusClientClosedRequest, false, "", context.Canceled}
@@ -141,7 +143,7 @@ func (o outcome) answer() answer {
 		return answerCrossOrigin
 	case outcomeInsufficientScope:
 		return answerScope
-	case outcomeTenantMismatch, outcomeNotAMember, outcomeMemberInactive,
+	case outcomeTenantMismatch, outcomeTenantUnknown, outcomeNotAMember, outcomeMemberInactive,
 		outcomeKCIDMismatch, outcomeTenantOfMember, outcomeIssuerOfMember:
 		return answerForbidden
 	case outcomeKeysUnavailable, outcomeIntrospection, outcomeLogoutsUnknown, outcomeReplayUnknown, outcomeLogoutPending,
@@ -154,6 +156,11 @@ func (o outcome) answer() answer {
 	}
 }
 
+// admits tells whether a request decided as o goes on by right.
+func (o outcome) admits() bool {
+	return o == outcomeMember || o == outcomeAnonymous || o == outcomePreflight
+}
+
 // isOfResolver tells whether the resolvers could not say whether there is such
 // a member. An ambiguous answer is one, but no reason to believe an older one.
 func (o outcome) isOfResolver() bool {
@@ -164,6 +171,9 @@ func (o outcome) isOfResolver() bool {
 // unwrapped, or `{http.error.*}` would stay empty in error routes.
 func (o outcome) refusal(header http.Header, details challengeDetails) error {
 	a := o.answer()
+	if details.hideTenants && a == answerForbidden {
+		a = answerNotFound // all that would tell which tenants there are
+	}
 	if a.challenged {
 		header["Www-Authenticate"] = details.challenges(a.code)
 	}

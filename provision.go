@@ -155,6 +155,7 @@ func (h *Handler) provisionMembers(ctx caddy.Context, repl *caddy.Replacer) erro
 		resolvers: resolvers,
 		claims:    newClaimsRead(resolvers),
 		uncached:  !slices.ContainsFunc(resolvers, func(r member.Resolver) bool { return !uncached(r) }),
+		aside:     h.ReportOnly,
 		life: memberLife{
 			ttl:      orDefault(h.TTL, defaultTTL),
 			negative: orDefault(h.NegativeTTL, defaultNegativeTTL),

@@ -24,6 +24,7 @@ func (f *finder) resolve(ctx context.Context, q question, patient bool) (*member
 	}
 	defer leave()
 
+	nobodys := true // the tenant, as all of them say
 	for i, resolver := range f.resolvers {
 		started := f.now()
 		m, err := resolver.Resolve(ctx, q.query)
@@ -36,18 +37,23 @@ func (f *finder) resolve(ctx context.Context, q question, patient bool) (*member
 		case errors.Is(err, member.ErrUnknown):
 			f.metrics.resolved(resolverUnknown, took)
 			f.answers(i)
+			nobodys = nobodys && errors.Is(err, member.ErrUnknownTenant)
 		case err == nil:
 			return nil, resolver, f.fails(i, errors.New("resolver returned neither a member nor an error"), took)
 		default:
 			return nil, resolver, f.fails(i, err, took)
 		}
 	}
+	unknown := outcomeNotAMember
+	if nobodys {
+		unknown = outcomeTenantUnknown
+	}
 	for _, resolver := range f.resolvers {
 		if uncached(resolver) {
-			return nil, resolver, outcomeNotAMember
+			return nil, resolver, unknown
 		}
 	}
-	return nil, nil, outcomeNotAMember
+	return nil, nil, unknown
 }
 
 // answers notes that a resolver could be asked.

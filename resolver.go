@@ -24,6 +24,7 @@ type finder struct {
 	resolvers []member.Resolver
 	claims    claimsRead
 	uncached  bool // of all resolvers: nothing is looked up, or kept, anywhere
+	aside     bool // no request depends on the answers
 	metrics   *metrics
 	logger    *zap.Logger
 	now       func() time.Time
@@ -78,7 +79,10 @@ type found struct {
 // outcome that refuses the request.
 func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (found, outcome) {
 	q := f.question(tok, tenant)
-	if f.uncached {
+	switch {
+	case f.uncached && f.aside:
+		return f.askAside(ctx, q)
+	case f.uncached:
 		return f.ask(ctx, q)
 	}
 
@@ -150,6 +154,33 @@ func (f *finder) ask(ctx context.Context, q question) (found, outcome) {
 	return found{resolved, sourceResolver, f.now()}, ""
 }
 
+// askAside is ask for requests that go on whatever is answered: a resolver that
+// panics or does not keep to its time harms none.
+func (f *finder) askAside(ctx context.Context, q question) (found, outcome) {
+	answers := make(chan flightResult, 1)
+	go func() {
+		answers <- f.guarded(q, func() flightResult {
+			answer, refused := f.ask(ctx, q)
+			return flightResult{found: answer, refused: refused}
+		})
+	}()
+	select {
+	case answer := <-answers:
+		return answer.found, answer.refused
+	case <-ctx.Done():
+		return found{}, outcomeOfWaiting(ctx)
+	}
+}
+
+// outcomeOfWaiting tells why a request that waited for its member's look-up
+// does so no longer.
+func outcomeOfWaiting(ctx context.Context) outcome {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return outcomeResolverTimeout
+	}
+	return outcomeClientGone
+}
+
 // checkMember tells why a member is not the one who may use the tenant, "" if
 // it is. It has the last word on every path: on what a resolver returns, and on
 // cached members, which the store has compared with the request before.
@@ -193,10 +224,7 @@ func (f *finder) join(ctx context.Context, q question) (found, outcome) {
 			q.shelf.flights.Forget(flight) // the next request tries anew
 			return found{}, outcomeResolverTimeout
 		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return found{}, outcomeResolverTimeout
-			}
-			return found{}, outcomeClientGone
+			return found{}, outcomeOfWaiting(ctx)
 		case r := <-results:
 			result := r.Val.(flightResult)
 			if result.lookup != nil && result.lookup.Overtaken() && !began.Overtaken() {
@@ -269,7 +297,7 @@ func (f *finder) resolveInto(ctx context.Context, lookup *store.Lookup, q questi
 		lookup.PutAbsent(ctx, string(refused), 0)
 	case refused == "":
 		result.loadedAt = lookup.Put(ctx, resolved, f.life.jittered(), f.life.stale).LoadedAt
-	case refused == outcomeNotAMember || refused == outcomeMemberInactive:
+	case refused == outcomeNotAMember || refused == outcomeTenantUnknown || refused == outcomeMemberInactive:
 		lookup.PutAbsent(ctx, string(refused), f.life.negative)
 	default: // an answer about somebody else: what was known before is not believed either
 		lookup.PutAbsent(ctx, string(refused), 0)

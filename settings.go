@@ -61,7 +61,7 @@ func (h *Handler) check() error {
 	if h.StripOnly {
 		return h.checkStripOnly()
 	}
-	for _, check := range []func() error{h.checkToken, h.checkTenant, h.checkMembers} {
+	for _, check := range []func() error{h.checkToken, h.checkTenant, h.checkMembers, h.checkReportOnly, h.checkCacheStatus} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -74,6 +74,7 @@ func (h *Handler) checkStripOnly() error {
 	if len(h.Issuers) > 0 || len(h.Audiences) > 0 || h.AudienceOff || len(h.ResolversRaw) > 0 || h.Optional ||
 		h.Preflight != "" || h.DPoP != nil || h.LogoutPath != "" || len(h.LogoutClients) > 0 || len(h.AuthorizedParties) > 0 || len(h.TokenFrom) > 0 || len(h.Require) > 0 ||
 		h.Resource != "" || h.ResourceMetadata != "" || h.MaxTokenLifetime != 0 || h.TenantClaim != "" || h.Tenant != "" || h.TenantDefault != "" || h.TenantPattern != "" ||
+		len(h.TenantAliases) > 0 || h.TenantAliasesOpen || h.HideTenants || h.ReportOnly || h.CompareHeader != nil || h.CacheStatus != "" ||
 		len(h.Stores) > 0 || h.StripToken || len(h.Algorithms) > 0 || h.Leeway != nil ||
 		h.TTL != 0 || h.NegativeTTL != 0 || h.StaleIfError != 0 || h.RefreshAhead != 0 || h.MaxLookups != 0 || h.MaxLookupsPerTenant != 0 || h.Timeout != 0 || h.Memory != (Memory{}) {
 		return errors.New("strip_only admits everybody, so it goes with tenant_header and header only; remove it or the other options")
@@ -232,8 +233,10 @@ func (h *Handler) checkTenant() error {
 	if err := checkTenantPattern(h.TenantPattern); err != nil {
 		return err
 	}
-	_, err := newTenantRule(h.tenantHeader(), h.Tenant, h.TenantDefault, h.TenantPattern)
-	return err
+	if _, err := h.newTenantRule(); err != nil {
+		return err
+	}
+	return h.checkAliasTargets()
 }
 
 // checkTenantPattern tells why an expression is none. It must be one by itself:

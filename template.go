@@ -2,7 +2,6 @@ package keycloakcacheauth
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -92,11 +91,17 @@ func (t template) needsIdentity() bool {
 	return false
 }
 
-// has tells whether a placeholder of another's begins like one of these.
-func (t template) has(prefixes ...string) bool {
-	return slices.ContainsFunc(t, func(s segment) bool {
-		return s.foreign != "" && slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(s.foreign, prefix) })
-	})
+// readsOnly tells whether the template has placeholders, and all of them begin
+// like this.
+func (t template) readsOnly(prefix string) bool {
+	reads := false
+	for _, s := range t {
+		if s.own != nil || s.foreign != "" && !strings.HasPrefix(s.foreign, prefix) {
+			return false
+		}
+		reads = reads || s.foreign != ""
+	}
+	return reads
 }
 
 // text fills the template in as it is. What placeholders stand for is data and

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"regexp"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -16,10 +15,11 @@ const maxTenantLength = 63
 
 // tenantRule says which tenant a request is for.
 type tenantRule struct {
-	header   string         // canonical; used unless value is set
-	value    template       // instead of the header
-	fallback string         // where the request names none; "" for none
-	fromPath bool           // the value depends on the request's path
+	header   string        // canonical; used unless value is set
+	value    template      // instead of the header
+	places   []tenantPlace // that the value reads
+	fallback string        // where the request names none; "" for none
+	aliases  tenantAliases
 	pattern  *regexp.Regexp // nil for the default syntax
 }
 
@@ -39,12 +39,22 @@ func newTenantRule(header, value, fallback, pattern string) (tenantRule, error) 
 			return tenantRule{}, fmt.Errorf("tenant: %w", err)
 		}
 		rule.value = parsed
-		rule.fromPath = parsed.has("http.request.uri.path", "http.request.orig_uri.path")
+		rule.places = placesOf(parsed)
 	}
 	if fallback != "" && !rule.valid(fallback) {
 		return tenantRule{}, fmt.Errorf("tenant_default: %q is not a tenant that tenant_pattern allows", fallback)
 	}
 	return rule, nil
+}
+
+// newTenantRule makes the handler's rule ready, its aliases included.
+func (h *Handler) newTenantRule() (tenantRule, error) {
+	rule, err := newTenantRule(h.tenantHeader(), h.Tenant, h.TenantDefault, h.TenantPattern)
+	if err != nil {
+		return tenantRule{}, err
+	}
+	rule.aliases, err = newTenantAliases(h.TenantAliases, rule.value.readsOnly(placeHost), h.TenantAliasesOpen, rule.valid)
+	return rule, err
 }
 
 // checkTenantHeader tells why the header cannot name the tenant.
@@ -72,11 +82,13 @@ type claimedTenant struct {
 // the owned headers are stripped, of which the tenant header is one.
 func (t tenantRule) take(r *http.Request, repl *caddy.Replacer) claimedTenant {
 	if t.value != nil {
+		for _, isPlain := range t.places {
+			if !isPlain(r) {
+				return claimedTenant{fault: outcomeTenantInvalid}
+			}
+		}
 		if t.value.needsIdentity() {
 			return claimedTenant{} // told from the token, once that is verified
-		}
-		if t.fromPath && !isPlainRequestPath(r) {
-			return claimedTenant{fault: outcomeTenantInvalid}
 		}
 		return t.named(t.value.text(repl, nil))
 	}
@@ -94,42 +106,32 @@ func (t tenantRule) take(r *http.Request, repl *caddy.Replacer) claimedTenant {
 	}
 }
 
-// isPlainRequestPath tells whether everybody reads the same segments in the
-// request's path. Whoever cleans `/acme/../globex` or takes `%2F` for a slash
-// sees another tenant in it than we would.
-func isPlainRequestPath(r *http.Request) bool {
-	if escaped := strings.ToLower(r.URL.EscapedPath()); strings.Contains(escaped, "%2f") || strings.Contains(escaped, "%5c") {
-		return false
-	}
-	segments := strings.Split(strings.TrimSuffix(r.URL.Path, "/"), "/")
-	for i, segment := range segments {
-		if segment == "." || segment == ".." || segment == "" && i > 0 || strings.Contains(segment, `\`) {
-			return false
-		}
-	}
-	return true
-}
-
 // fromToken returns the tenant that the verified token names, where the rule
 // looks there, and what the request named otherwise.
 func (t tenantRule) fromToken(claimed claimedTenant, repl *caddy.Replacer, id *identity) claimedTenant {
-	if t.value == nil || !t.value.needsIdentity() {
+	if claimed.fault != "" || t.value == nil || !t.value.needsIdentity() {
 		return claimed
 	}
 	return t.named(t.value.text(repl, id))
 }
 
-// named checks a name's syntax, or takes the default for none.
+// named returns the tenant that a name means: its alias' or itself, if its
+// syntax is good, or the default for none.
 func (t tenantRule) named(name string) claimedTenant {
-	switch {
-	case name == "" && t.fallback == "":
-		return claimedTenant{fault: outcomeTenantMissing}
-	case name == "":
+	if name == "" {
+		if t.fallback == "" {
+			return claimedTenant{fault: outcomeTenantMissing}
+		}
 		return claimedTenant{name: t.fallback}
-	case !t.valid(name):
+	}
+	tenant, known := t.aliases.of(name)
+	switch {
+	case !t.valid(tenant):
 		return claimedTenant{fault: outcomeTenantInvalid}
+	case !known:
+		return claimedTenant{fault: outcomeTenantUnknown}
 	default:
-		return claimedTenant{name: name}
+		return claimedTenant{name: tenant}
 	}
 }
 

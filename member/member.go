@@ -9,6 +9,7 @@ package member
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Namespace is the Caddy module namespace of resolvers. A module
@@ -44,6 +45,11 @@ type Resolver interface {
 var (
 	// ErrUnknown says that the user certainly has no record in the tenant.
 	ErrUnknown = errors.New("no such member")
+
+	// ErrUnknownTenant says that nobody certainly has a record in the tenant,
+	// for there is no such tenant. It is an ErrUnknown, and leads to the same
+	// answer; operators see the difference. Most sources cannot tell.
+	ErrUnknownTenant = fmt.Errorf("%w: no such tenant", ErrUnknown)
 
 	// ErrAmbiguous says that the source has more than one record for the query.
 	ErrAmbiguous = errors.New("more than one member")

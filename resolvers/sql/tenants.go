@@ -32,8 +32,8 @@ const probeTenant = "kca-probe-of-the-template"
 
 // Errors that say why a tenant certainly has no members.
 var (
-	errNoDatabase = ourError{fmt.Errorf("%w: the tenant has no database", member.ErrUnknown)}
-	errBadTenant  = ourError{fmt.Errorf("%w: the tenant's name cannot be that of a database", member.ErrUnknown)}
+	errNoDatabase = ourError{fmt.Errorf("%w: it has no database", member.ErrUnknownTenant)}
+	errBadTenant  = ourError{fmt.Errorf("%w: its name cannot be that of a database", member.ErrUnknownTenant)}
 )
 
 // of returns the address of one tenant's database.

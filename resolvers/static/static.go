@@ -36,6 +36,7 @@ type Resolver struct {
 	Members []Member `json:"members,omitempty"`
 
 	members  map[identity]*member.Member
+	tenants  map[string]bool
 	identity string
 }
 
@@ -89,6 +90,7 @@ func (r *Resolver) Provision(_ caddy.Context) error {
 	}
 	repl := caddy.NewReplacer()
 	r.members = make(map[identity]*member.Member, len(r.Members))
+	r.tenants = make(map[string]bool)
 	for i, listed := range r.Members {
 		m, err := listed.provision(repl)
 		if err != nil {
@@ -99,6 +101,7 @@ func (r *Resolver) Provision(_ caddy.Context) error {
 			return fmt.Errorf("members: number %d: the user is listed twice in tenant %q; leave one out", i+1, m.Tenant)
 		}
 		r.members[key] = m
+		r.tenants[m.Tenant] = true
 	}
 	return r.identify()
 }
@@ -196,10 +199,14 @@ func (r *Resolver) identify() error {
 // Resolve implements member.Resolver.
 func (r *Resolver) Resolve(_ context.Context, q member.Query) (*member.Member, error) {
 	m := r.members[identity{q.Tenant, q.KCID}]
-	if m == nil {
+	switch {
+	case m != nil:
+		return m, nil
+	case !r.tenants[q.Tenant]:
+		return nil, member.ErrUnknownTenant
+	default:
 		return nil, member.ErrUnknown
 	}
-	return m, nil
 }
 
 // Identity implements member.Resolver.
