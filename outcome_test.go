@@ -34,6 +34,7 @@ func TestAnswers(t *testing.T) {
 		outcomeKCIDMismatch:                    {403, "", ""},
 		outcomeTenantMismatch:                  {403, "", ""},
 		outcomeTenantOfMember:                  {403, "", ""},
+		outcomeTenantUnknown:                   {403, "", ""},
 		outcomeMethodNotAllowed:                {405, "", ""},
 		outcomeCrossOrigin:                     {403, "", ""},
 		outcomeInsufficientScope:               {403, `Bearer error="insufficient_scope"`, ""},
