@@ -54,7 +54,7 @@ func init() {
 // a token without a required scope, role, group or level | 403, `error="insufficient_scope"`
 // the tenant is missing or malformed | 400
 // a token from a cookie, in a changing request that is not shown to be of this origin | 403
-// not the token's tenant, not a member of it, or not an active one | 403
+// not the token's tenant, not a member of it, or not an active one | 403, or 404 with `hide_tenants`
 // keys or resolver cannot answer, and nothing is cached | 503 with `Retry-After`
 //
 // These placeholders are set. One about which nothing is known is empty.
