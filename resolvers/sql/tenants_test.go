@@ -147,8 +147,8 @@ func TestAMySQLDatabaseForEachTenant(t *testing.T) {
 	if got, err := ask(t, r, "k", "acme"); err != nil || got.Tenant != "acme" {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if _, err := ask(t, r, "k", "other"); !errors.Is(err, member.ErrUnknown) {
-		t.Errorf("got %v, want ErrUnknown", err)
+	if _, err := ask(t, r, "k", "other"); !errors.Is(err, member.ErrUnknown) || !errors.Is(err, member.ErrUnknownTenant) {
+		t.Errorf("got %v, want ErrUnknownTenant", err)
 	}
 }
 
@@ -160,8 +160,8 @@ func TestAnSQLiteFileForEachTenant(t *testing.T) {
 	if got, err := ask(t, r, "k", base[:1]); err != nil || got.Tenant != "acme" {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if _, err := ask(t, r, "k", "other"); !errors.Is(err, member.ErrUnknown) {
-		t.Errorf("got %v, want ErrUnknown", err)
+	if _, err := ask(t, r, "k", "other"); !errors.Is(err, member.ErrUnknown) || !errors.Is(err, member.ErrUnknownTenant) {
+		t.Errorf("got %v, want ErrUnknownTenant", err)
 	}
 }
 

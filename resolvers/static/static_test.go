@@ -185,6 +185,9 @@ func TestResolve(t *testing.T) {
 				if !errors.Is(err, member.ErrUnknown) || got != nil {
 					t.Fatalf("got %v, %v, want ErrUnknown", got, err)
 				}
+				if known := test.tenant == "acme" || test.tenant == "Acme"; errors.Is(err, member.ErrUnknownTenant) == known {
+					t.Errorf("got %v, and the tenant is known: %t", err, known)
+				}
 				return
 			}
 			if err != nil {
