@@ -107,7 +107,7 @@ func (c *comparison) begin(id *identity, who string) onAnswer {
 // for a header.
 func compared(theirs, ours, encoded string, status int) string {
 	switch {
-	case theirs == "" && (status == 0 || status >= http.StatusInternalServerError):
+	case theirs == "" && (status == 0 || isFailure(status)):
 		return comparedUnanswered
 	case theirs == "" && ours == "":
 		return comparedNeither

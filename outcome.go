@@ -84,6 +84,18 @@ const (
 // when the client has gone away.
 const statusClientClosedRequest = 499
 
+// statusImplicit is what an answer without a status has.
+const statusImplicit = http.StatusOK
+
+// isFinal tells whether a status is that of the answer itself. Of the
+// informational ones, 101 is (RFC 9110 section 15.2).
+func isFinal(status int) bool {
+	return status >= http.StatusOK || status == http.StatusSwitchingProtocols
+}
+
+// isFailure tells whether an upstream that answers so has failed.
+func isFailure(status int) bool { return status >= http.StatusInternalServerError }
+
 // retryAfter is what a client is told to wait when a dependency cannot answer:
 // failed fetches of keys are repeated within five seconds.
 const retryAfter = 5 * time.Second

@@ -57,13 +57,12 @@ func (a *answerWatch) end(err error) {
 		a.answered(0, nil)
 		return
 	}
-	a.answered(http.StatusOK, a.Header())
+	a.answered(statusImplicit, a.Header())
 }
 
-// WriteHeader implements [http.ResponseWriter]. Of the informational ones, 101
-// is final.
+// WriteHeader implements [http.ResponseWriter].
 func (a *answerWatch) WriteHeader(status int) {
-	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
+	if isFinal(status) {
 		a.answered(status, a.Header())
 	}
 	a.ResponseWriterWrapper.WriteHeader(status)
@@ -71,21 +70,21 @@ func (a *answerWatch) WriteHeader(status int) {
 
 // Write implements [http.ResponseWriter].
 func (a *answerWatch) Write(p []byte) (int, error) {
-	a.answered(http.StatusOK, a.Header())
+	a.answered(statusImplicit, a.Header())
 	return a.ResponseWriterWrapper.Write(p)
 }
 
 // ReadFrom implements [io.ReaderFrom], so that files can still be sent by the
 // kernel.
 func (a *answerWatch) ReadFrom(r io.Reader) (int64, error) {
-	a.answered(http.StatusOK, a.Header())
+	a.answered(statusImplicit, a.Header())
 	return a.ResponseWriterWrapper.ReadFrom(r)
 }
 
 // FlushError is what [http.ResponseController] calls: a flush sends the header,
 // too.
 func (a *answerWatch) FlushError() error {
-	a.answered(http.StatusOK, a.Header())
+	a.answered(statusImplicit, a.Header())
 	return http.NewResponseController(a.ResponseWriter).Flush()
 }
 

@@ -107,7 +107,7 @@ func TestCompareHeader(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := resultsOf(tc.h)
-			through(t, tc.h, tc.fields, tc.answer) //nolint:errcheck // one of them is meant to fail
+			through(t, tc.h, tc.fields, tc.answer)
 			after := resultsOf(tc.h)
 			for result := range after {
 				want := before[result]
@@ -157,7 +157,7 @@ func TestDifferencesInTheLog(t *testing.T) {
 			h, _ := load(t, s.config(reportOnly, func(h *Handler) { h.CompareHeader = &CompareHeader{Name: "X-Member-ID", Value: tc.value} }))
 			core, logs := observer.New(zapcore.InfoLevel)
 			h.compare.logger = zap.New(core)
-			through(t, h, bearer(token, "t1"), says(200, tc.theirs)) //nolint:errcheck // it is the log that counts
+			through(t, h, bearer(token, "t1"), says(200, tc.theirs))
 			lines := logs.All()
 			if len(lines) != 1 {
 				t.Fatalf("%d lines", len(lines))
@@ -176,7 +176,7 @@ func TestDifferencesInTheLog(t *testing.T) {
 	h, _ := load(t, s.config(reportOnly, func(h *Handler) { h.CompareHeader = &CompareHeader{Name: "X-Member-ID"} }))
 	core, logs := observer.New(zapcore.InfoLevel)
 	h.compare.logger = zap.New(core)
-	through(t, h, bearer(s.token("dave"), "t1"), says(200, "m-dave")) //nolint:errcheck // as above
+	through(t, h, bearer(s.token("dave"), "t1"), says(200, "m-dave"))
 	if lines := logs.All(); len(lines) != 1 || lines[0].ContextMap()["kc_id"] != s.users["dave"].ID || lines[0].ContextMap()["reason"] != "not_a_member" {
 		t.Errorf("of one whom we would have refused the log says %v", lines)
 	}
