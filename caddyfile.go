@@ -108,12 +108,21 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    max_lookups <number> [<number per tenant>]
 //
 //	    header <name> <placeholder> | off
+//	    assertion {
+//	        algorithm EdDSA | ES256
+//	        key       <key>
+//	        audience  <name...>
+//	        issuer    <name>
+//	        ttl       <duration>
+//	        header    <name>
+//	        jwks_path <path>
+//	    }
 //	    strip_token
 //	    cache_status [<name>]
 //	}
 //
-// `issuer`, `token_from`, `header`, `resolver`, `store`, its `secret` and the lines of `require` may be
-// repeated. Each line of `require` must be met, by one of its names.
+// `issuer`, `token_from`, `header`, `resolver`, `store`, its `secret`, the `key` of `assertion` and the
+// lines of `require` may be repeated. Each line of `require` must be met, by one of its names.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	line := d.Token()
@@ -170,6 +179,7 @@ func (h *Handler) options(d *caddyfile.Dispenser) map[string]func() error {
 		"timeout":            func() error { return parseDuration(d, &h.Timeout, maxTimeout) },
 		"max_lookups":        func() error { return parseMaxLookups(h, d) },
 		"header":             func() error { return parseHeader(h, d) },
+		"assertion":          func() error { return parseAssertion(h, d) },
 		"strip_token":        func() error { return parseFlag(d, &h.StripToken) },
 		"cache_status":       func() error { return parseCacheStatus(h, d) },
 	}

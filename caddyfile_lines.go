@@ -15,7 +15,7 @@ import (
 
 // repeatable are the options that may stand in a block more than once.
 var repeatable = map[string]bool{
-	"header": true, "issuer": true, "resolver": true, "token_from": true, "store": true, "secret": true,
+	"header": true, "issuer": true, "resolver": true, "token_from": true, "store": true, "secret": true, "key": true,
 	"scope": true, "realm_role": true, "client_role": true, "group": true, "acr": true,
 }
 

@@ -20,6 +20,8 @@ const (
 	headerTenantID   = "X-Tenant-Id"
 	headerMemberID   = "X-Member-Id"
 	headerAuthStatus = "X-Auth-Status"
+
+	headerAssertion = "X-User-Assertion"
 )
 
 // Values of X-Auth-Status.
@@ -111,7 +113,7 @@ func defaultHeaders(tenantHeader string) []Header {
 	if textproto.CanonicalMIMEHeaderKey(tenantHeader) != headerTenantID {
 		headers = append(headers, Header{tenantHeader, "{http.auth.user.tenant}"})
 	}
-	return headers
+	return append(headers, Header{headerAuthStatus, authStatusMember})
 }
 
 // newHeaderSet makes the configured headers ready, the default ones if none
@@ -149,28 +151,58 @@ func (s headerSet) names() []string {
 	return names
 }
 
-// set gives the request the identity's headers. The owned names have been
-// stripped before. Each request gets values of its own: Caddy's `header`
-// directive edits them in place.
-func (s headerSet) set(header http.Header, repl *caddy.Replacer, id *identity) {
-	values := make([]string, 0, len(s.rules)+1)
-	add := func(name, value string) {
-		if value == "" {
-			return
-		}
-		values = append(values, value)
-		header[name] = values[len(values)-1 : len(values) : len(values)]
-	}
-	if id.outcome == outcomeMember {
-		for _, rule := range s.rules {
-			add(rule.name, rule.value.header(repl, id))
-		}
+// maxIdentitySize bounds what all identity headers of a request take together,
+// in bytes: so much do Node.js and others take of headers in all. One that
+// takes less says so by refusing the request; cutting an identity short would
+// make another one of it.
+const maxIdentitySize = 16 << 10
+
+// set gives the request the identity's headers, the assertion if there is one
+// among them, and returns what they take. If that is more than
+// [maxIdentitySize], it sets none of them. The owned names have been stripped
+// before. Each request gets values of its own: Caddy's `header` directive
+// edits them in place.
+func (s headerSet) set(header http.Header, repl *caddy.Replacer, id *identity, asserted headerField) (size int) {
+	if id.outcome != outcomeMember {
 		if s.status {
-			add(headerAuthStatus, authStatusMember)
+			header[headerAuthStatus] = []string{authStatusAnonymous}
 		}
-		return
+		return 0
 	}
-	if s.status {
-		add(headerAuthStatus, authStatusAnonymous)
+	fields := make([]headerField, 0, maxFieldsOnStack)
+	for _, rule := range s.rules {
+		fields = append(fields, headerField{rule.name, rule.value.header(repl, id)})
 	}
+	fields = append(fields, asserted)
+	for _, f := range fields {
+		size += f.size()
+	}
+	if size > maxIdentitySize {
+		return size
+	}
+	values := make([]string, 0, len(fields))
+	for _, f := range fields {
+		if f.value != "" {
+			values = append(values, f.value)
+			header[f.name] = values[len(values)-1 : len(values) : len(values)]
+		}
+	}
+	return size
+}
+
+// maxFieldsOnStack is more than most sites send; there is no limit.
+const maxFieldsOnStack = 16
+
+// headerField is one field of a request. One without a value is not sent.
+type headerField struct {
+	name  string // canonical
+	value string
+}
+
+// size is what the field takes in a request of HTTP/1.1.
+func (f headerField) size() int {
+	if f.value == "" {
+		return 0
+	}
+	return len(f.name) + len(": ") + len(f.value) + len("\r\n")
 }

@@ -42,6 +42,7 @@ type identity struct {
 	outcome         outcome
 	source          source
 	loadedAt        time.Time
+	memberEnd       time.Time // until when the member is good for this site without another look
 }
 
 // source is where a member was found.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -83,19 +84,32 @@ func (m *resourceMetadata) isFor(r *http.Request) bool {
 // serve answers a request for the document. It asks for no token: who asks has
 // none yet. Pages of other origins may read it, for there is no secret in it.
 func (m *resourceMetadata) serve(w http.ResponseWriter, r *http.Request) (outcome, error) {
+	return serveDocument(w, r, ownDocument{"application/json", 3600, m.document, outcomeMetadata})
+}
+
+// ownDocument is something that anybody may read.
+type ownDocument struct {
+	mediaType string
+	maxAge    int // for which it may be cached, in seconds
+	text      []byte
+	outcome   outcome
+}
+
+// serveDocument answers a request for a document.
+func serveDocument(w http.ResponseWriter, r *http.Request, d ownDocument) (outcome, error) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		return outcomeMethodNotAllowed, outcomeMethodNotAllowed.refusal(w.Header(), challengeDetails{})
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", d.mediaType)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Cache-Control", "public, max-age=3600")
+	w.Header().Set("Cache-Control", "public, max-age="+strconv.Itoa(d.maxAge))
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	if r.Method == http.MethodHead {
-		return outcomeMetadata, nil
+		return d.outcome, nil
 	}
-	_, err := w.Write(m.document)
-	return outcomeMetadata, err
+	_, err := w.Write(d.text)
+	return d.outcome, err
 }
 
 // challengeURL is what challenges name, "" for nothing.

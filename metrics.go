@@ -24,10 +24,12 @@ type metrics struct {
 	keyFetches *prometheus.HistogramVec
 	introspect *prometheus.HistogramVec
 	log        *prometheus.CounterVec
+	assertions *prometheus.CounterVec
 	stale      prometheus.Gauge
 
 	// The counters that every request needs, looked up once.
 	byOutcome map[outcome]prometheus.Counter
+	reused    prometheus.Counter // assertions
 }
 
 // outcomesOnHotPath are counted without a look-up of their label.
@@ -72,6 +74,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		keyFetches: histogram("key_fetch_duration_seconds", "Time that fetches of signing keys took, by result.", "result"),
 		introspect: histogram("introspection_duration_seconds", "Time that introspections of tokens took, by result.", "result"),
 		log:        counter("log_events_total", "What came out of the store's log of flushes, by event.", "event"),
+		assertions: counter("assertions_total", "Assertions for upstreams, by result.", "result"),
 	}
 	m.stale = prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: "stale_members",
@@ -81,11 +84,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		register(reg, &m.requests), register(reg, &m.reports), register(reg, &m.compares), register(reg, &m.lookups), register(reg, &m.mismatches),
 		register(reg, &m.resolver), register(reg, &m.redis), register(reg, &m.redisFails),
 		register(reg, &m.keyFetches), register(reg, &m.introspect), register(reg, &m.log), register(reg, &m.stale),
+		register(reg, &m.assertions),
 	)
 	m.byOutcome = make(map[outcome]prometheus.Counter, len(outcomesOnHotPath))
 	for _, o := range outcomesOnHotPath {
 		m.byOutcome[o] = m.requests.WithLabelValues(string(o))
 	}
+	m.reused = m.assertions.WithLabelValues(assertionReused)
 	return m, err
 }
 
@@ -163,6 +168,25 @@ const (
 // introspected records a question to the introspection endpoint.
 func (m *metrics) introspected(result string, took time.Duration) {
 	m.introspect.WithLabelValues(result).Observe(took.Seconds())
+}
+
+// Results of an assertion.
+const (
+	assertionSigned = "signed"
+	assertionReused = "reused"
+	assertionFailed = "failed"
+)
+
+// asserted counts an assertion.
+func (m *metrics) asserted(reused bool, err error) {
+	switch {
+	case err != nil:
+		m.assertions.WithLabelValues(assertionFailed).Inc()
+	case reused:
+		m.reused.Inc()
+	default:
+		m.assertions.WithLabelValues(assertionSigned).Inc()
+	}
 }
 
 // logNews counts what a node learnt from the store's log.

@@ -24,7 +24,8 @@ type mistakeLog struct {
 // mistake is a kind of mistake: why tokens of one sort are refused.
 type mistake struct {
 	logout bool
-	reason token.Reason
+	reason token.Reason // of a refused token
+	kind   outcome      // of another mistake
 }
 
 const mistakeInterval = time.Minute
@@ -55,6 +56,15 @@ func (m *mistakeLog) noteLogout(err error) {
 	if ok && m.isDue(mistake{logout: true, reason: verdict.Reason}) {
 		m.logger.Warn("logout token refused; this may be a mistake in the configuration",
 			zap.String("reason", string(verdict.Reason)), zap.String("hint", verdict.Hint))
+	}
+}
+
+// noteIdentity logs why the upstream cannot be told who an admitted member is.
+func (m *mistakeLog) noteIdentity(why outcome, id *identity, details ...zap.Field) {
+	if m.isDue(mistake{kind: why}) {
+		m.logger.Error("a member's identity cannot be passed on, so the request is refused; send fewer or shorter values",
+			append(details, zap.String("reason", string(why)), zap.String("tenant", id.tenant),
+				zap.String("kc_id", id.token.Subject), zap.String("member_id", id.member.ID))...)
 	}
 }
 

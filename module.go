@@ -41,7 +41,8 @@ func init() {
 //     tenant: in memory, else in Redis, else by asking a resolver;
 //  5. checks the member, cached or not: its `kc_id` is the token's `sub`, its
 //     tenant is the request's, and it is active;
-//  6. sets placeholders and headers, and calls the next handler.
+//  6. sets placeholders and headers, a signed assertion among them if one is
+//     configured, and calls the next handler.
 //
 // Every refusal is an error, so `handle_errors` routes apply:
 //
@@ -55,6 +56,7 @@ func init() {
 // a token from a cookie, in a changing request that is not shown to be of this origin | 403
 // not the token's tenant, not a member of it, or not an active one | 403, or 404 with `hide_tenants`
 // keys or resolver cannot answer, and nothing is cached | 503 with `Retry-After`
+// the member's identity is too large for headers, or cannot be signed | 500
 //
 // These placeholders are set. One about which nothing is known is empty.
 // Lists are joined by commas, with `%`, commas and control characters in their
@@ -249,11 +251,16 @@ type Handler struct {
 	// default ones: `X-User-ID`, `X-User-Name`, `X-User-Email` (if verified),
 	// `X-User-Roles`, `X-Tenant-ID` (and the tenant header, if that is another),
 	// `X-Member-ID` and `X-Auth-Status`. The default names are owned, and thus
-	// deleted, in any case.
+	// deleted, in any case. All of them together may take 16 KiB; a request that
+	// would need more is refused.
 	Headers []Header `json:"headers,omitempty"`
 
 	// Sends no identity headers. The default names are deleted all the same.
 	HeadersOff bool `json:"headers_off,omitempty"`
+
+	// Signs who the user is, for upstreams that do not trust the network. Default:
+	// nothing is signed.
+	Assertion *Assertion `json:"assertion,omitempty"`
 
 	// Does not pass the token on to what comes next, wherever it came from.
 	StripToken bool `json:"strip_token,omitempty"`
@@ -263,15 +270,16 @@ type Handler struct {
 	// tells clients, too. Default: none.
 	CacheStatus string `json:"cache_status,omitempty"`
 
-	compare  *comparison       // nil for none
-	metadata *resourceMetadata // nil for none
-	owned    ownedHeaders
-	headers  headerSet
-	sources  tokenSources
-	tenant   tenantRule
-	tokens   *token.Issuers
-	sender   senderRule
-	bindings []tenantBinding // of the issuers, in their order
+	compare    *comparison       // nil for none
+	metadata   *resourceMetadata // nil for none
+	assertions *assertions       // nil for none
+	owned      ownedHeaders
+	headers    headerSet
+	sources    tokenSources
+	tenant     tenantRule
+	tokens     *token.Issuers
+	sender     senderRule
+	bindings   []tenantBinding // of the issuers, in their order
 
 	issuerURLs []string // expanded, likewise
 	required   []token.Requirement
@@ -307,7 +315,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.headers, err = newHeaderSet(h.Headers, h.HeadersOff, h.tenantHeader()); err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
-	h.owned = newOwnedHeaders(append(h.headers.names(), h.tenantHeader())...)
+	owned := append(h.headers.names(), h.tenantHeader())
+	if h.Assertion != nil {
+		owned = append(owned, h.Assertion.header())
+	}
+	h.owned = newOwnedHeaders(owned...)
 	if h.StripOnly {
 		return nil
 	}
@@ -325,6 +337,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if err := h.provisionTokens(ctx, repl); err != nil {
+		return err
+	}
+	if err := h.provisionAssertion(repl); err != nil {
 		return err
 	}
 	h.addViews()

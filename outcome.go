@@ -28,6 +28,7 @@ const (
 
 	// The request was for a path of ours.
 	outcomeMetadata         outcome = "resource_metadata"
+	outcomeAssertionKeys    outcome = "assertion_keys"
 	outcomeLogout           outcome = "logout"
 	outcomeLogoutRefused    outcome = "logout_refused"
 	outcomeLogoutTooLarge   outcome = "logout_too_large"
@@ -68,6 +69,10 @@ const (
 	outcomeTenantOfMember outcome = "member_tenant_mismatch"
 	outcomeIssuerOfMember outcome = "member_issuer_mismatch"
 	outcomeWrongEntry     outcome = "wrong_entry" // of a cache; never a request's outcome
+
+	// The member is one, and the upstream cannot be told.
+	outcomeIdentityTooLarge outcome = "identity_too_large"
+	outcomeAssertionFailed  outcome = "assertion_failed"
 
 	// What could not be found out.
 	outcomeKeysUnavailable           = outcome(token.ReasonKeysUnavailable)
@@ -127,6 +132,7 @@ var (
 	answerForbidden       = answer{http.StatusForbidden, false, "", errors.New("access to the tenant denied")}
 	answerNotFound        = answer{http.StatusNotFound, false, "", errors.New("not found")}
 	answerMethod          = answer{http.StatusMethodNotAllowed, false, "", errors.New("method not allowed")}
+	answerNoIdentity      = answer{http.StatusInternalServerError, false, "", errors.New("identity cannot be passed on")}
 	answerUnavailable     = answer{http.StatusServiceUnavailable, false, "", errors.New("temporarily unable to decide")}
 	answerClientGone      = answer{statusClientClosedRequest, false, "", context.Canceled}
 )
@@ -158,6 +164,8 @@ func (o outcome) answer() answer {
 	case outcomeTenantMismatch, outcomeTenantUnknown, outcomeNotAMember, outcomeMemberInactive,
 		outcomeKCIDMismatch, outcomeTenantOfMember, outcomeIssuerOfMember:
 		return answerForbidden
+	case outcomeIdentityTooLarge, outcomeAssertionFailed:
+		return answerNoIdentity
 	case outcomeKeysUnavailable, outcomeIntrospection, outcomeLogoutsUnknown, outcomeReplayUnknown, outcomeLogoutPending,
 		outcomeResolverTimeout, outcomeResolverError, outcomeResolverAmbiguous, outcomeResolverBusy:
 		return answerUnavailable

@@ -58,14 +58,16 @@ func (l memberLife) jittered() time.Duration {
 
 // isDue tells whether a member in use should be renewed now, ahead of its end.
 func (l memberLife) isDue(entry *store.Entry, now time.Time) bool {
-	if l.refresh <= 0 {
-		return false
+	return l.refresh > 0 && l.end(entry).Sub(now) < l.refresh
+}
+
+// end is when an entry ends for this site: for its writer, or because of our
+// own ttl.
+func (l memberLife) end(entry *store.Entry) time.Time {
+	if mine := entry.LoadedAt.Add(l.ttl); mine.Before(entry.Expires) {
+		return mine
 	}
-	end := entry.Expires
-	if mine := entry.LoadedAt.Add(l.ttl); mine.Before(end) {
-		end = mine
-	}
-	return end.Sub(now) < l.refresh
+	return entry.Expires
 }
 
 // found is a member that fits the request, and where it came from.
@@ -73,6 +75,12 @@ type found struct {
 	member   *member.Member
 	source   source
 	loadedAt time.Time
+	end      time.Time // when it has to be looked at anew
+}
+
+// foundIn is the member of a cached entry.
+func (f *finder) foundIn(entry *store.Entry, from source) found {
+	return found{entry.Member, from, entry.LoadedAt, f.life.end(entry)}
 }
 
 // find returns the member that the token's user is in the tenant, or the
@@ -100,7 +108,7 @@ func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (fou
 		if f.life.isDue(entry, f.now()) {
 			f.renew(ctx, q)
 		}
-		return found{entry.Member, sourceMemory, entry.LoadedAt}, ""
+		return f.foundIn(entry, sourceMemory), ""
 	}
 	if reason, known := q.shelf.Absent(q.key, q.want); known {
 		f.metrics.lookup(levelNegative, store.Hit.String())
@@ -151,7 +159,8 @@ func (f *finder) ask(ctx context.Context, q question) (found, outcome) {
 		f.refuseResolved(q, why)
 		return found{}, why
 	}
-	return found{resolved, sourceResolver, f.now()}, ""
+	now := f.now()
+	return found{resolved, sourceResolver, now, now.Add(f.life.ttl)}, ""
 }
 
 // askAside is ask for requests that go on whatever is answered: a resolver that
@@ -267,7 +276,7 @@ func (f *finder) lookUp(ctx context.Context, q question) flightResult {
 			entry = nil
 		case result == store.Hit:
 			f.staleness.over(q.key)
-			return flightResult{found: found{entry.Member, sourceOfLevel(level), entry.LoadedAt}, lookup: lookup}
+			return flightResult{found: f.foundIn(entry, sourceOfLevel(level)), lookup: lookup}
 		}
 	}
 	resolved := f.resolveInto(ctx, lookup, q, true)
@@ -286,7 +295,8 @@ func (f *finder) resolveInto(ctx context.Context, lookup *store.Lookup, q questi
 			f.refuseResolved(q, refused)
 		}
 	}
-	result := flightResult{found: found{resolved, sourceResolver, f.now()}, refused: refused, lookup: lookup}
+	now := f.now()
+	result := flightResult{found: found{resolved, sourceResolver, now, now.Add(f.life.ttl)}, refused: refused, lookup: lookup}
 	switch {
 	case refused.isOfResolver():
 		f.staleness.failed(q.key, f.now())
@@ -296,7 +306,7 @@ func (f *finder) resolveInto(ctx context.Context, lookup *store.Lookup, q questi
 		// others said before.
 		lookup.PutAbsent(ctx, string(refused), 0)
 	case refused == "":
-		result.loadedAt = lookup.Put(ctx, resolved, f.life.jittered(), f.life.stale).LoadedAt
+		result.found = f.foundIn(lookup.Put(ctx, resolved, f.life.jittered(), f.life.stale), sourceResolver)
 	case refused == outcomeNotAMember || refused == outcomeTenantUnknown || refused == outcomeMemberInactive:
 		lookup.PutAbsent(ctx, string(refused), f.life.negative)
 	default: // an answer about somebody else: what was known before is not believed either
@@ -341,9 +351,14 @@ func (f *finder) retry(ctx context.Context, q question) {
 }
 
 // staleFound is a member that is too old, and serves while the resolvers fail.
+// For no longer than they are taken to fail is it vouched for.
 func (f *finder) staleFound(q question, entry *store.Entry) found {
 	f.staleness.serves(q.key)
-	return found{entry.Member, sourceStale, entry.LoadedAt}
+	end := entry.LoadedAt.Add(f.life.ttl + f.life.stale)
+	if soon := f.now().Add(trouble); soon.Before(end) {
+		end = soon
+	}
+	return found{entry.Member, sourceStale, entry.LoadedAt, end}
 }
 
 // dropWrong forgets a cached member that does not fit the request. That should

@@ -51,11 +51,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		decided, err = h.decide(w.Header(), r, repl, shown, claimed, id)
 	}
 	who := id.subject()
+	if decided.admits() {
+		id.outcome = decided
+		if refused := h.identify(r.Header, repl, id); refused != "" {
+			decided = refused
+		}
+	}
 	switch {
 	case decided.admits():
 		h.metrics.decided(decided)
-		id.outcome = decided
-		h.headers.set(r.Header, repl, id)
 		h.logAdmitted(id)
 	case h.ReportOnly:
 		h.report(decided, id, err)
@@ -81,6 +85,8 @@ func (h *Handler) ownPath(r *http.Request) func(http.ResponseWriter, *http.Reque
 		return h.metadata.serve
 	case h.isLogout(r):
 		return h.serveLogout
+	case h.assertions.isFor(r):
+		return h.assertions.serve
 	default:
 		return nil
 	}
@@ -140,7 +146,8 @@ func (h *Handler) decide(header http.Header, r *http.Request, repl *caddy.Replac
 	if refused != "" {
 		return refused, nil
 	}
-	id.tenant, id.member, id.source, id.loadedAt = claimed.name, member.member, member.source, member.loadedAt
+	id.tenant, id.member, id.source = claimed.name, member.member, member.source
+	id.loadedAt, id.memberEnd = member.loadedAt, member.end
 	return outcomeMember, nil
 }
 

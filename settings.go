@@ -72,7 +72,7 @@ func (h *Handler) check() error {
 // checkStripOnly refuses what would look as if it protected something.
 func (h *Handler) checkStripOnly() error {
 	if len(h.Issuers) > 0 || len(h.Audiences) > 0 || h.AudienceOff || len(h.ResolversRaw) > 0 || h.Optional ||
-		h.Preflight != "" || h.DPoP != nil || h.LogoutPath != "" || len(h.LogoutClients) > 0 || len(h.AuthorizedParties) > 0 || len(h.TokenFrom) > 0 || len(h.Require) > 0 ||
+		h.Preflight != "" || h.DPoP != nil || h.Assertion != nil || h.LogoutPath != "" || len(h.LogoutClients) > 0 || len(h.AuthorizedParties) > 0 || len(h.TokenFrom) > 0 || len(h.Require) > 0 ||
 		h.Resource != "" || h.ResourceMetadata != "" || h.MaxTokenLifetime != 0 || h.TenantClaim != "" || h.Tenant != "" || h.TenantDefault != "" || h.TenantPattern != "" ||
 		len(h.TenantAliases) > 0 || h.TenantAliasesOpen || h.HideTenants || h.ReportOnly || h.CompareHeader != nil || h.CacheStatus != "" ||
 		len(h.Stores) > 0 || h.StripToken || len(h.Algorithms) > 0 || h.Leeway != nil ||
@@ -136,6 +136,9 @@ func (h *Handler) checkToken() error {
 		return errors.New("dpop: nodes that share a store have to share the nonce's secret, too, or clients would be sent back and forth between them; give one, such as `nonce {env.DPOP_SECRET}`")
 	}
 	if err := h.checkLogout(); err != nil {
+		return err
+	}
+	if err := h.checkAssertion(); err != nil {
 		return err
 	}
 	return h.checkIssuers()

@@ -17,7 +17,7 @@ type ownedHeaders map[string]struct{}
 // for the default names must never see a client's.
 var defaultOwned = []string{
 	headerUserID, headerUserName, headerUserEmail, headerUserRoles,
-	headerTenantID, headerMemberID, headerAuthStatus,
+	headerTenantID, headerMemberID, headerAuthStatus, headerAssertion,
 }
 
 func newOwnedHeaders(names ...string) ownedHeaders {

@@ -236,7 +236,7 @@ func newSigner(t *testing.T, keys ...*assertion.Key) *assertion.Signer {
 
 func sign(t *testing.T, s *assertion.Signer, c assertion.Claims) string {
 	t.Helper()
-	text, err := s.Sign(c)
+	text, _, err := s.Sign(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -185,14 +185,14 @@ func (c *Config) check() error {
 // holds public keys only. Nobody may change it.
 func (s *Signer) KeySet() []byte { return s.keySet }
 
-// Sign returns an assertion, a new one or one that it has given out before. That is
-// used until a quarter of its time is left.
+// Sign returns an assertion, a new one or one that it has given out before: then reused
+// is true. That is done until a quarter of its time is left.
 //
 // If the token or the entry ends within the second, or has ended and was accepted within
 // the leeway, so has the assertion: upstreams need a leeway as well.
 //
 // Errors are [ErrClaims] and [ErrTooLarge].
-func (s *Signer) Sign(c Claims) (string, error) {
+func (s *Signer) Sign(c Claims) (text string, reused bool, err error) {
 	now := s.now()
 	latest := c.TokenEnd // whatever happens
 	if c.MemberEnd.Before(latest) {
@@ -206,15 +206,14 @@ func (s *Signer) Sign(c Claims) (string, error) {
 	if old := s.made.find(&c); old != nil && !old.end.After(latest) &&
 		(old.end.Sub(now) >= s.ttl/4 || old.end.Equal(end)) {
 		s.reused.Add(1)
-		return old.text, nil
+		return old.text, true, nil
 	}
-	text, err := s.sign(&c, now, end)
-	if err != nil {
-		return "", err
+	if text, err = s.sign(&c, now, end); err != nil {
+		return "", false, err
 	}
 	s.signed.Add(1)
 	s.made.put(&c, text, end)
-	return text, nil
+	return text, false, nil
 }
 
 type payload struct {

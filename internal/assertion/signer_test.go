@@ -89,7 +89,7 @@ func open(tb testing.TB, s *Signer, text string) (jose.Header, map[string]any) {
 
 func sign(tb testing.TB, s *Signer, c Claims) string {
 	tb.Helper()
-	text, err := s.Sign(c)
+	text, _, err := s.Sign(c)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestClaimsThatAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := claimsAt(time.Now())
 			test.change(&c)
-			if text, err := s.Sign(c); !errors.Is(err, test.want) || text != "" {
+			if text, _, err := s.Sign(c); !errors.Is(err, test.want) || text != "" {
 				t.Errorf("got %q, %v, want %v", text, err, test.want)
 			}
 		})
@@ -379,7 +379,7 @@ func TestManyAtATime(t *testing.T) {
 			c := claimsAt(now)
 			c.Subject = fmt.Sprint(user % 4)
 			for range 200 {
-				text, err := s.Sign(c)
+				text, _, err := s.Sign(c)
 				if err != nil {
 					t.Error(err)
 					return
