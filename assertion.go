@@ -1,6 +1,7 @@
 package keycloakcacheauth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,20 +58,11 @@ const (
 	assertionKeysAge = 300
 )
 
-// header is the header's name in canonical form, jwksPath the path of the keys.
-func (a *Assertion) header() string {
-	if a.Header == "" {
-		return headerAssertion
-	}
-	return textproto.CanonicalMIMEHeaderKey(a.Header)
-}
+// header is the name of the header, as it is configured.
+func (a *Assertion) header() string { return cmp.Or(a.Header, headerAssertion) }
 
-func (a *Assertion) jwksPath() string {
-	if a.JWKSPath == "" {
-		return defaultAssertionPath
-	}
-	return a.JWKSPath
-}
+// jwksPath is the path of the keys.
+func (a *Assertion) jwksPath() string { return cmp.Or(a.JWKSPath, defaultAssertionPath) }
 
 // check tells what is wrong with the settings as far as can be before their
 // placeholders are expanded.
@@ -227,7 +219,7 @@ func (h *Handler) provisionAssertion(repl *caddy.Replacer) error {
 		return fmt.Errorf("assertion: %w", err)
 	}
 	h.releases = append(h.releases, release)
-	h.assertions = &assertions{pooled.Signer, a.header(), a.jwksPath(), h.metrics}
+	h.assertions = &assertions{pooled.Signer, textproto.CanonicalMIMEHeaderKey(a.header()), a.jwksPath(), h.metrics}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package keycloakcacheauth
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -220,6 +221,15 @@ func setTestEnvironment(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
 	writeCertificate(t, filepath.Join(dir, "client.crt"), filepath.Join(dir, "client.key"))
+	key, err := os.ReadFile(assertionKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeKey(t, filepath.Join(dir, "assertion.pem"), other)
 	database := filepath.Join(dir, "members.db")
 	if err := os.WriteFile(database, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -235,6 +245,7 @@ func setTestEnvironment(t *testing.T) {
 		// of the document's example
 		"REDIS_PASSWORD": secretInTests,
 		"MEMBERS_DSN":    "postgres://reader@db.invalid/app",
+		"ASSERTION_KEY":  string(key),
 	} {
 		t.Setenv(name, value)
 	}
@@ -366,6 +377,7 @@ var configTypes = []any{
 	Store{},
 	Introspect{},
 	DPoP{},
+	Assertion{},
 	Header{},
 	CompareHeader{},
 	TokenSource{},

@@ -39,6 +39,7 @@ func TestEveryOptionIsDocumented(t *testing.T) {
 		directive: new(Handler).options(nil), "issuer": new(Issuer).options(nil),
 		"introspect": new(Introspect).options(nil), "dpop": new(DPoP).options(nil),
 		"memory": new(Memory).options(nil), "store": new(Store).options(nil),
+		"assertion": new(Assertion).options(nil),
 	} {
 		for option := range options {
 			if !regexp.MustCompile("(?m)^\\| `" + option + "[ `]").MatchString(text) {

@@ -56,6 +56,8 @@ func TestAnswers(t *testing.T) {
 		outcomeLogoutRefused:                   {400, "", ""},
 		outcomeLogoutTooLarge:                  {413, "", ""},
 		outcomeLogoutPending:                   {503, "", "5"},
+		outcomeIdentityTooLarge:                {500, "", ""},
+		outcomeAssertionFailed:                 {500, "", ""},
 		outcome(token.ReasonInactive):          {401, invalidToken, ""},
 		outcome(token.ReasonTooLarge):          {401, invalidToken, ""},
 		outcome(token.ReasonMalformed):         {401, invalidToken, ""},

@@ -114,7 +114,7 @@ func othersAreRefused(t *testing.T, w *world, s *site) {
 }
 
 // ownedHeaders are what the application believes about its user.
-var ownedHeaders = []string{"X-User-ID", "X-User-Name", "X-User-Email", "X-User-Roles", "X-Tenant-ID", "X-Member-ID", "X-Auth-Status"}
+var ownedHeaders = []string{"X-User-ID", "X-User-Name", "X-User-Email", "X-User-Roles", "X-Tenant-ID", "X-Member-ID", "X-Auth-Status", "X-User-Assertion"}
 
 // A client that sends identity headers itself must not become who they name,
 // on any route through the handler, in any spelling that an application may

@@ -14,7 +14,7 @@ const tenantHeader = "X-Tenant-ID"
 
 // owned are the headers that no client may send to an upstream.
 var owned = []string{
-	"X-User-ID", "X-User-Name", "X-User-Email", "X-User-Roles", tenantHeader, "X-Member-ID", "X-Auth-Status",
+	"X-User-ID", "X-User-Name", "X-User-Email", "X-User-Roles", tenantHeader, "X-Member-ID", "X-Auth-Status", "X-User-Assertion",
 }
 
 // ownedByCustom is owned where `header` lines replace the default set.
