@@ -145,7 +145,10 @@ for line in sys.stdin:
 
 func startPeer(t *testing.T, interpreter string, settings map[string]any) *peer {
 	t.Helper()
-	settings["issuer"], settings["namespace"] = issuer, namespace
+	settings["namespace"] = namespace
+	if settings["issuer"] == nil {
+		settings["issuer"] = issuer
+	}
 	text, err := json.Marshal(settings)
 	if err != nil {
 		t.Fatal(err)

@@ -32,10 +32,13 @@ const (
 	audience = "shop"
 )
 
-// djangoServer serves the project without a database, which it does not ask.
+// djangoServer serves the project, with another middleware if KCA_MIDDLEWARE says so.
 const djangoServer = `
 import os
 os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+from django.conf import settings
+if "KCA_MIDDLEWARE" in os.environ:
+    settings.MIDDLEWARE[-1] = os.environ["KCA_MIDDLEWARE"]
 from django.core.wsgi import get_wsgi_application
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 WSGIRequestHandler.log_message = lambda *_: None
@@ -44,24 +47,26 @@ print(f"http://127.0.0.1:{server.server_port}", flush=True)
 server.serve_forever()
 `
 
+// upstreamCommands start the examples.
+var upstreamCommands = map[string]func(t *testing.T) *exec.Cmd{
+	"Django": func(t *testing.T) *exec.Cmd {
+		t.Helper()
+		return in("django", exec.CommandContext(t.Context(), python(t), "-c", djangoServer))
+	},
+	"Express": func(t *testing.T) *exec.Cmd {
+		t.Helper()
+		return in(express(t), exec.CommandContext(t.Context(), "node", "app.js"))
+	},
+	"Go": func(t *testing.T) *exec.Cmd {
+		t.Helper()
+		binary := filepath.Join(t.TempDir(), "upstream")
+		run(t, in("go", exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/upstream")))
+		return exec.CommandContext(t.Context(), binary)
+	},
+}
+
 // TestUpstreamsTakeWhatCaddySigns gives each of the examples what the module would.
 func TestUpstreamsTakeWhatCaddySigns(t *testing.T) {
-	commands := map[string]func(t *testing.T) *exec.Cmd{
-		"Django": func(t *testing.T) *exec.Cmd {
-			t.Helper()
-			return in("django", exec.CommandContext(t.Context(), python(t), "-c", djangoServer))
-		},
-		"Express": func(t *testing.T) *exec.Cmd {
-			t.Helper()
-			return in(express(t), exec.CommandContext(t.Context(), "node", "app.js"))
-		},
-		"Go": func(t *testing.T) *exec.Cmd {
-			t.Helper()
-			binary := filepath.Join(t.TempDir(), "upstream")
-			run(t, in("go", exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/upstream")))
-			return exec.CommandContext(t.Context(), binary)
-		},
-	}
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -85,12 +90,9 @@ func TestUpstreamsTakeWhatCaddySigns(t *testing.T) {
 	over := claims
 	over.Subject, over.TokenEnd = "9e1d", time.Now().Add(-time.Minute)
 
-	for name, command := range commands {
+	for name, command := range upstreamCommands {
 		t.Run(name, func(t *testing.T) {
-			cmd := command(t)
-			cmd.Env = append(os.Environ(), "ASSERTION_ISSUER="+site, "ASSERTION_AUDIENCE="+audience,
-				"ASSERTION_JWKS_URL="+caddy.URL, "PORT=0")
-			address := startUpstream(t, cmd)
+			address := startUpstream(t, command(t), caddy.URL)
 			for name, test := range map[string]struct {
 				text   string
 				status int
@@ -118,14 +120,8 @@ func TestOwnTests(t *testing.T) {
 		run(t, in("python-cache", exec.CommandContext(t.Context(), python(t), "-m", "unittest")))
 	})
 	t.Run("django", func(t *testing.T) {
-		dsn, err := url.Parse(servers.Postgres(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		password, _ := dsn.User.Password()
 		cmd := in("django", exec.CommandContext(t.Context(), python(t), "manage.py", "test"))
-		cmd.Env = append(os.Environ(), "PGHOST="+dsn.Hostname(), "PGPORT="+dsn.Port(), "PGUSER="+dsn.User.Username(),
-			"PGPASSWORD="+password, "PGDATABASE="+dsn.Path[1:])
+		cmd.Env = append(os.Environ(), postgresVariables(t, servers.Postgres(t))...)
 		run(t, cmd)
 	})
 	t.Run("express", func(t *testing.T) {
@@ -134,6 +130,20 @@ func TestOwnTests(t *testing.T) {
 	t.Run("go", func(t *testing.T) {
 		run(t, in("go", exec.CommandContext(t.Context(), "go", "test", "./...")))
 	})
+}
+
+// postgresVariables tell libpq, and so Django, where a database is.
+func postgresVariables(t *testing.T, dsn string) []string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	return []string{
+		"PGHOST=" + u.Hostname(), "PGPORT=" + u.Port(), "PGUSER=" + u.User.Username(), "PGPASSWORD=" + password,
+		"PGDATABASE=" + u.Path[1:],
+	}
 }
 
 func in(dir string, cmd *exec.Cmd) *exec.Cmd {
@@ -184,9 +194,13 @@ func newNodeEnvironment() (string, error) {
 	return dir, nil
 }
 
-// startUpstream returns the address that the command prints when it listens.
-func startUpstream(t *testing.T, cmd *exec.Cmd) string {
+// startUpstream starts an example that believes whoever has the keys at a URL, with
+// these variables in its environment besides. It returns the address that the command
+// prints when it listens.
+func startUpstream(t *testing.T, cmd *exec.Cmd, keysURL string, variables ...string) string {
 	t.Helper()
+	cmd.Env = append(append(os.Environ(), "ASSERTION_ISSUER="+site, "ASSERTION_AUDIENCE="+audience,
+		"ASSERTION_JWKS_URL="+keysURL, "PORT=0"), variables...)
 	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -206,13 +220,20 @@ func startUpstream(t *testing.T, cmd *exec.Cmd) string {
 	return lines.Text()
 }
 
+// get sends a request with an assertion.
 func get(t *testing.T, address, text string) (int, []byte) {
+	t.Helper()
+	status, _, body := send(t, address, http.Header{"X-User-Assertion": {text}})
+	return status, body
+}
+
+func send(t *testing.T, address string, fields http.Header) (int, http.Header, []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("X-User-Assertion", text)
+	req.Header = fields
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +242,7 @@ func get(t *testing.T, address, text string) (int, []byte) {
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, body
+	return resp.StatusCode, resp.Header, body
 }
 
 func newSigner(t *testing.T, keys ...*assertion.Key) *assertion.Signer {
