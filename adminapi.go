@@ -125,12 +125,23 @@ type logStatus struct {
 	Pending  int       `json:"pending"`        // flushes that wait for Redis
 }
 
+// assertionStats is what one site has signed, over all reloads that left its
+// settings alone.
+type assertionStats struct {
+	Issuer  string `json:"issuer"`
+	Signed  uint64 `json:"signed"`
+	Reused  uint64 `json:"reused"`
+	Entries int    `json:"entries"`
+	Bytes   uint64 `json:"bytes"`
+}
+
 func (AdminAPI) stats(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return wrongMethod(w, http.MethodGet)
 	}
 	answer := struct {
-		Stores []storeStats `json:"stores"`
+		Stores     []storeStats     `json:"stores"`
+		Assertions []assertionStats `json:"assertions,omitempty"`
 	}{Stores: []storeStats{}}
 	for _, one := range stores.All() {
 		stats := one.Stats()
@@ -145,6 +156,10 @@ func (AdminAPI) stats(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 		answer.Stores = append(answer.Stores, shown)
+	}
+	for _, one := range signers.All() {
+		stats := one.Stats()
+		answer.Assertions = append(answer.Assertions, assertionStats{one.issuer, stats.Signed, stats.Reused, stats.Entries, stats.Bytes})
 	}
 	return writeAdmin(w, statusDone, answer)
 }
