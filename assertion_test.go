@@ -229,6 +229,24 @@ func TestAssertionNeverOutlivesTokenOrMember(t *testing.T) {
 	}
 }
 
+// What another site has cached for longer than this one believes it is good
+// here for as long as this one says.
+func TestAssertionEndsByTheSitesOwnTTL(t *testing.T) {
+	s := newSite(t)
+	alice := bearer(s.token("alice"), "t1")
+	patient, _ := load(t, s.asserting(t, func(h *Handler) { h.TTL = caddy.Duration(time.Hour) }))
+	send(t, patient, alice)
+	h, _ := load(t, s.asserting(t, func(h *Handler) { h.TTL = caddy.Duration(15 * time.Second) }))
+	got := send(t, h, alice)
+	if from := cacheOf(got); from != "memory" {
+		t.Fatalf("she comes from %s", from)
+	}
+	exp := time.Unix(verifyAssertion(t, keysOf(t, h), got.request.Get(headerAssertion)).Expiry, 0)
+	if latest := time.Now().Add(15 * time.Second); exp.After(latest) {
+		t.Errorf("it is good until %s, after %s", exp, latest)
+	}
+}
+
 func TestAssertionKeysAreServed(t *testing.T) {
 	s := newSite(t)
 	for name, tc := range map[string]struct{ configured, path string }{
@@ -603,7 +621,7 @@ func BenchmarkIdentify(b *testing.B) {
 // can is anybody to the upstream.
 func TestExposedAssertionKeyWarns(t *testing.T) {
 	path := assertionKey(t)
-	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // that is what is warned of
+	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, warning, err := readAssertionKey(caddy.NewReplacer(), path); err != nil || !strings.Contains(warning, "chmod 600") {
