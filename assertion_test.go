@@ -395,6 +395,7 @@ func TestIdentityIsWholeOrRefused(t *testing.T) {
 		"a byte more":                       {plan(maxIdentitySize - line + 1), "m", []func(*Handler){unsigned, lines("X-A")}, outcomeIdentityTooLarge},
 		"each small, too large together":    {plan(maxIdentitySize / 3), "m", []func(*Handler){unsigned, lines("X-A", "X-B", "X-C")}, outcomeIdentityTooLarge},
 		"too large with the assertion only": {plan(maxIdentitySize - line - 100), "m", []func(*Handler){lines("X-A")}, outcomeIdentityTooLarge},
+		"SP-009: a value of 64 KiB":         {plan(64 << 10), "m", []func(*Handler){unsigned, lines("X-A")}, outcomeIdentityTooLarge},
 		"grown by its encoding":             {map[string]member.Value{"plan": member.Text(strings.Repeat("ü", maxIdentitySize/4))}, "m", []func(*Handler){unsigned, lines("X-A")}, outcomeIdentityTooLarge},
 		"an id that is not UTF-8":           {nil, "m\xff", nil, outcomeAssertionFailed},
 		"a role that is not UTF-8":          {map[string]member.Value{"roles": member.List("a\xff")}, "m", nil, outcomeAssertionFailed},
