@@ -126,6 +126,26 @@ func TestShownCaddyfilesWork(t *testing.T) {
 	}
 }
 
+// The guide's Caddyfiles name files that the reader has, so they are not loaded.
+func TestGuidesCaddyfilesAdapt(t *testing.T) {
+	guide, err := os.ReadFile("docs/migrating-from-django.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := blocksOf(string(guide), "caddyfile")
+	if len(blocks) == 0 {
+		t.Fatal("it shows no Caddyfile")
+	}
+	for i, block := range blocks {
+		if formatted := string(caddyfile.Format([]byte(block))); formatted != block {
+			t.Errorf("caddy fmt would make number %d\n%s", i+1, formatted)
+		}
+		if _, err := adapt(t, block); err != nil {
+			t.Errorf("number %d: %v", i+1, err)
+		}
+	}
+}
+
 // The README begins with one handler in both languages, and names every option.
 func TestReadme(t *testing.T) {
 	setTestEnvironment(t)
