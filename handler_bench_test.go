@@ -1,0 +1,152 @@
+package keycloakcacheauth
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
+)
+
+// client sends the same request over and over, each time as Caddy hands it on:
+// with fields, replacer and context of its own. It is the response as well.
+type client struct {
+	fields http.Header
+	base   *http.Request
+	answer http.Header
+}
+
+func newClient(tb testing.TB, fields http.Header) *client {
+	tb.Helper()
+	target, err := url.Parse("http://site.example/")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	base := &http.Request{
+		Method: http.MethodGet, URL: target, Host: target.Host, RemoteAddr: "192.0.2.1:1234",
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	ctx := context.WithValue(tb.Context(), http.ServerContextKey, http.DefaultServeMux) // as deep as in Caddy
+	return &client{fields: fields, base: base.WithContext(ctx), answer: make(http.Header)}
+}
+
+// prepare returns the next request. What that costs, Caddy pays without us too.
+func (c *client) prepare() *http.Request {
+	r := *c.base
+	r.Header = make(http.Header, len(c.fields)) // of the size that net/http gives it
+	for name, values := range c.fields {
+		r.Header[name] = values
+	}
+	return caddyhttp.PrepareRequest(&r, caddy.NewReplacer(), c, nil)
+}
+
+func (c *client) send(h caddyhttp.MiddlewareHandler) error {
+	return h.ServeHTTP(c, c.prepare(), served)
+}
+
+// served is what comes next.
+var served = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+
+func (c *client) Header() http.Header          { return c.answer }
+func (*client) Write(text []byte) (int, error) { return len(text), nil }
+func (*client) WriteHeader(int)                {}
+
+// bare is a handler that does nothing.
+type bare struct{}
+
+func (bare) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	return next.ServeHTTP(w, r)
+}
+
+// loadAtInfo is load for a handler that logs as Caddy does by default.
+func loadAtInfo(tb testing.TB, h Handler) *Handler {
+	tb.Helper()
+	loaded, _ := load(tb, h)
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zapcore.InfoLevel)
+	loaded.logger = sampled(zap.New(core))
+	loaded.members.logger = loaded.logger
+	return loaded
+}
+
+// clientFields are three fields that a client sends, and token and tenant unless
+// they are "".
+func clientFields(token, tenant string) http.Header {
+	fields := http.Header{"Accept": {"application/json"}, "Accept-Encoding": {"gzip"}, "User-Agent": {"bench/1.0"}}
+	if token != "" {
+		fields["Authorization"] = []string{"Bearer " + token}
+	}
+	if tenant != "" {
+		fields["X-Tenant-Id"] = []string{tenant}
+	}
+	return fields
+}
+
+// realSize makes an access token about as long as a real realm's: 1.4 kB.
+func realSize() kctest.Option {
+	return kctest.Claim("allowed-origins", []string{"https://shop.example.com", "https://admin.example.com", "https://www.example.com"})
+}
+
+// step is something that a benchmark times, and whose allocations are bounded.
+type step struct {
+	name string
+	run  func(testing.TB)
+}
+
+// handlerSteps are requests as the whole handler decides them. The first is none:
+// what it costs is what the others cost without us.
+func handlerSteps(tb testing.TB) []step {
+	tb.Helper()
+	s := newSite(tb)
+	required := loadAtInfo(tb, s.config())
+	optional := loadAtInfo(tb, s.config(func(h *Handler) { h.Optional = true }))
+	request := func(name string, h caddyhttp.MiddlewareHandler, token, tenant string, refused bool) step {
+		c := newClient(tb, clientFields(token, tenant))
+		return step{name, func(tb testing.TB) {
+			if err := c.send(h); (err != nil) != refused {
+				tb.Fatal(err)
+			}
+		}}
+	}
+	return []step{
+		request("no handler", bare{}, s.token("alice", realSize()), "t1", false),
+		request("a member in memory whose token was seen", required, s.token("alice", realSize()), "t1", false),
+		request("an anonymous request", optional, "", "t1", false),
+		request("no token", required, "", "t1", true),
+		request("no member of the tenant", required, s.token("bob", realSize()), "t2", true),
+		request("a token of another audience", required, s.realm.AccessToken(s.users["alice"], realSize()), "t1", true),
+	}
+}
+
+func BenchmarkHandler(b *testing.B) {
+	for _, step := range handlerSteps(b) {
+		b.Run(step.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				step.run(b)
+			}
+		})
+	}
+}
+
+// BenchmarkHandlerInParallel shows whether processors are in each other's way.
+func BenchmarkHandlerInParallel(b *testing.B) {
+	s := newSite(b)
+	h := loadAtInfo(b, s.config())
+	token := s.token("alice", realSize())
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		c := newClient(b, clientFields(token, "t1"))
+		for pb.Next() {
+			if err := c.send(h); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
