@@ -277,7 +277,7 @@ func (v fieldValue) text() string {
 	if v.list == nil {
 		return v.single
 	}
-	return joinEscaped(v.list, func(c byte) bool { return c == '%' || c == ',' || c < ' ' || c == 0x7f })
+	return joinEscaped(v.list, unsafeInTextItem)
 }
 
 // header is the value as a header field's: visible ASCII and inner spaces as
@@ -288,12 +288,14 @@ func (v fieldValue) header() string {
 	if v.list == nil {
 		return escapeText(v.single)
 	}
-	return joinEscaped(v.list, func(c byte) bool { return isUnsafeInHeader(c) || c == ',' || c == ' ' })
+	return joinEscaped(v.list, unsafeInHeaderItem)
 }
 
-func isUnsafeInHeader(c byte) bool {
-	return c < ' ' || c > '~' || c == '%'
-}
+var (
+	unsafeInTextItem   = charsThat(func(c byte) bool { return c == '%' || c == ',' || c < ' ' || c == 0x7f })
+	unsafeInHeader     = charsThat(func(c byte) bool { return c < ' ' || c > '~' || c == '%' })
+	unsafeInHeaderItem = charsThat(func(c byte) bool { return unsafeInHeader[c] || c == ',' || c == ' ' })
+)
 
 // escapeText encodes one text for a header. Spaces at its ends are encoded
 // too, for HTTP takes them off.
@@ -301,30 +303,59 @@ func escapeText(s string) string {
 	if s == "" {
 		return ""
 	}
-	if strings.IndexFunc(s, func(r rune) bool { return r > '~' || isUnsafeInHeader(byte(r)) }) < 0 &&
-		s[0] != ' ' && s[len(s)-1] != ' ' {
+	if unsafeInHeader.count(s) == 0 && s[0] != ' ' && s[len(s)-1] != ' ' {
 		return s
 	}
 	var b strings.Builder
 	b.Grow(len(s) + 16)
 	for i := range len(s) {
 		atEnd := i == 0 || i == len(s)-1
-		writeEscaped(&b, s[i], isUnsafeInHeader(s[i]) || (atEnd && s[i] == ' '))
+		writeEscaped(&b, s[i], unsafeInHeader[s[i]] || (atEnd && s[i] == ' '))
 	}
 	return b.String()
 }
 
-func joinEscaped(items []string, unsafe func(byte) bool) string {
+func joinEscaped(items []string, unsafe *charSet) string {
+	size, escaped := len(items)-1, 0
+	for _, item := range items {
+		size += len(item)
+		escaped += unsafe.count(item)
+	}
+	if escaped == 0 { // nearly always, and so the least work
+		return strings.Join(items, ",")
+	}
 	var b strings.Builder
+	b.Grow(size + 2*escaped)
 	for i, item := range items {
 		if i > 0 {
 			b.WriteByte(',')
 		}
 		for j := range len(item) {
-			writeEscaped(&b, item[j], unsafe(item[j]))
+			writeEscaped(&b, item[j], unsafe[item[j]])
 		}
 	}
 	return b.String()
+}
+
+// charSet tells of each byte whether it is in a set.
+type charSet [256]bool
+
+func charsThat(belong func(c byte) bool) *charSet {
+	var set charSet
+	for i := range set {
+		set[i] = belong(byte(i))
+	}
+	return &set
+}
+
+// count returns how many bytes of s are in the set.
+func (set *charSet) count(s string) (n int) {
+	for i := range len(s) {
+		if set[s[i]] {
+			n++
+		}
+	}
+	return n
 }
 
 func writeEscaped(b *strings.Builder, c byte, escape bool) {

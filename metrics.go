@@ -27,14 +27,16 @@ type metrics struct {
 	assertions *prometheus.CounterVec
 	stale      prometheus.Gauge
 
-	// The counters that every request needs, looked up once.
-	byOutcome map[outcome]prometheus.Counter
-	reused    prometheus.Counter // assertions
+	// The counters that most requests need. To look them up at each would cost
+	// more than to count, and a lock that all processors share.
+	byOutcome                              map[outcome]prometheus.Counter
+	memoryHits, memoryMisses, negativeHits prometheus.Counter
+	reused                                 prometheus.Counter // assertions
 }
 
 // outcomesOnHotPath are counted without a look-up of their label.
 var outcomesOnHotPath = []outcome{
-	outcomeMember, outcomeAnonymous, outcomePreflight, outcomeStripped, outcomeMissingToken,
+	outcomeMember, outcomeAnonymous, outcomePreflight, outcomeStripped, outcomeMissingToken, outcomeNotAMember,
 }
 
 // Results of a resolver call.
@@ -91,6 +93,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		m.byOutcome[o] = m.requests.WithLabelValues(string(o))
 	}
 	m.reused = m.assertions.WithLabelValues(assertionReused)
+	m.memoryHits = m.lookups.WithLabelValues(store.Memory.String(), store.Hit.String())
+	m.memoryMisses = m.lookups.WithLabelValues(store.Memory.String(), store.Miss.String())
+	m.negativeHits = m.lookups.WithLabelValues(levelNegative, store.Hit.String())
 	return m, err
 }
 
@@ -129,6 +134,18 @@ func (m *metrics) compared(result string) {
 // mismatch counts a member that was not the one asked for.
 func (m *metrics) mismatch(from source, why outcome) {
 	m.mismatches.WithLabelValues(string(from), string(why)).Inc()
+}
+
+// lookupInMemory counts a look-up in the cache of this process.
+func (m *metrics) lookupInMemory(result store.Result) {
+	switch result {
+	case store.Hit:
+		m.memoryHits.Inc()
+	case store.Miss:
+		m.memoryMisses.Inc()
+	default:
+		m.lookup(store.Memory.String(), result.String())
+	}
 }
 
 // lookup counts a look-up in one level of the cache.

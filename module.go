@@ -273,7 +273,7 @@ type Handler struct {
 	compare    *comparison       // nil for none
 	metadata   *resourceMetadata // nil for none
 	assertions *assertions       // nil for none
-	owned      ownedHeaders
+	owned      *ownedHeaders
 	headers    headerSet
 	sources    tokenSources
 	tenant     tenantRule

@@ -37,7 +37,7 @@ const (
 
 	// The credential as it came.
 	outcomeMissingToken           outcome = "missing_token"
-	outcomeMalformedAuthorization outcome = "malformed_authorization"
+	outcomeMalformedAuthorization         = outcome(token.ReasonCharacters)
 	outcomeMultipleCredentials    outcome = "multiple_credentials"
 	outcomeCrossOrigin            outcome = "cross_origin"
 

@@ -95,7 +95,7 @@ func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (fou
 	}
 
 	entry, result := q.shelf.Memory(q.key, q.want)
-	f.metrics.lookup(store.Memory.String(), result.String())
+	f.metrics.lookupInMemory(result)
 	switch {
 	case entry == nil:
 		if result == store.Mismatch {
@@ -105,13 +105,13 @@ func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (fou
 		f.dropWrong(ctx, q, sourceMemory, checkMember(entry.Member, q.want))
 		entry = nil
 	case result == store.Hit:
-		if f.life.isDue(entry, f.now()) {
+		if f.life.refresh > 0 && f.life.isDue(entry, f.now()) {
 			f.renew(ctx, q)
 		}
 		return f.foundIn(entry, sourceMemory), ""
 	}
 	if reason, known := q.shelf.Absent(q.key, q.want); known {
-		f.metrics.lookup(levelNegative, store.Hit.String())
+		f.metrics.negativeHits.Inc()
 		return found{}, outcome(reason)
 	}
 	if entry != nil && f.staleness.inTrouble(q.key, f.now()) { // nobody waits to hear once more that it fails

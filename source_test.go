@@ -33,7 +33,7 @@ func TestTokenSources(t *testing.T) {
 		"the same cookie twice":                             {everywhere, "/", http.Header{"Cookie": {"sid=" + good + "; sid=" + good}}, "", outcomeMultipleCredentials},
 		"the same parameter twice":                          {everywhere, "/?access_token=a&access_token=b", nil, "", outcomeMultipleCredentials},
 		"an empty cookie":                                   {everywhere, "/", http.Header{"Cookie": {"sid="}}, "", outcomeMalformedAuthorization},
-		"a parameter that cannot be a token":                {everywhere, "/?access_token=a%20b", nil, "", outcomeMalformedAuthorization},
+		"a parameter that the verifier will refuse":         {everywhere, "/?access_token=a%20b", nil, "a b", ""},
 		"only the cookie counts, whatever is in the header": {[]TokenSource{{From: "cookie", Name: "sid"}}, "/", http.Header{"Authorization": {"Bearer " + good}}, "", outcomeMissingToken},
 	} {
 		t.Run(name, func(t *testing.T) {

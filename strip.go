@@ -10,8 +10,19 @@ import (
 )
 
 // ownedHeaders are the header names that only this module may send to what
-// comes after it, in the spelling of [fold].
-type ownedHeaders map[string]struct{}
+// comes after it.
+type ownedHeaders struct {
+	names map[string]struct{} // in the spelling of [fold]
+
+	// Which lengths and first characters the names have, in that spelling: most
+	// of what clients send differs there, and need not be looked up.
+	lengths [maxQuickLength + 1]bool
+	first   charSet
+}
+
+// maxQuickLength is the longest name that can be told from all others by its
+// length. Longer ones are looked up.
+const maxQuickLength = 63
 
 // defaultOwned are owned whatever is configured: an upstream that was written
 // for the default names must never see a client's.
@@ -20,11 +31,15 @@ var defaultOwned = []string{
 	headerTenantID, headerMemberID, headerAuthStatus, headerAssertion,
 }
 
-func newOwnedHeaders(names ...string) ownedHeaders {
-	owned := make(ownedHeaders, len(defaultOwned)+len(names))
+func newOwnedHeaders(names ...string) *ownedHeaders {
+	owned := &ownedHeaders{names: make(map[string]struct{}, len(defaultOwned)+len(names))}
 	for _, name := range append(names, defaultOwned...) {
-		owned[string(fold(nil, name))] = struct{}{}
+		folded := string(fold(nil, name))
+		owned.names[folded] = struct{}{}
+		owned.first[folded[0]] = true
+		owned.lengths[min(len(folded), maxQuickLength)] = true
 	}
+	owned.lengths[maxQuickLength] = true
 	return owned
 }
 
@@ -33,22 +48,28 @@ func newOwnedHeaders(names ...string) ownedHeaders {
 // digit into an underscore, and do not look at case.
 func fold(dst []byte, name string) []byte {
 	for i := range len(name) {
-		c := name[i]
-		switch {
-		case 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		case !isAlphanumeric(c):
-			c = '-'
-		}
-		dst = append(dst, c)
+		dst = append(dst, foldedChar(name[i]))
 	}
 	return dst
 }
 
+func foldedChar(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	case !isAlphanumeric(c):
+		return '-'
+	}
+	return c
+}
+
 // has tells whether name is an owned header in any spelling.
-func (o ownedHeaders) has(name string) bool {
+func (o *ownedHeaders) has(name string) bool {
+	if name == "" || !o.lengths[min(len(name), maxQuickLength)] || !o.first[foldedChar(name[0])] {
+		return false
+	}
 	var buf [64]byte // longer names are allocated for; none of the defaults is
-	_, owned := o[string(fold(buf[:0], name))]
+	_, owned := o.names[string(fold(buf[:0], name))]
 	return owned
 }
 
@@ -60,7 +81,7 @@ func (o ownedHeaders) has(name string) bool {
 //
 // Whoever ends the request with an error passes that through
 // [trailerFilter.abandonOn] of what is returned, which may be nil.
-func (o ownedHeaders) strip(r *http.Request) *trailerFilter {
+func (o *ownedHeaders) strip(r *http.Request) *trailerFilter {
 	for name := range r.Header {
 		if o.has(name) {
 			delete(r.Header, name)
@@ -74,7 +95,7 @@ func (o ownedHeaders) strip(r *http.Request) *trailerFilter {
 
 // stripConnection removes owned names from the Connection fields and leaves
 // everything else, such as an Upgrade, as it is.
-func (o ownedHeaders) stripConnection(header http.Header, fields []string) {
+func (o *ownedHeaders) stripConnection(header http.Header, fields []string) {
 	var kept []string
 	found := false
 	for _, field := range fields {
@@ -104,7 +125,7 @@ func (o ownedHeaders) stripConnection(header http.Header, fields []string) {
 // Deleting the announced names alone would not do: once any trailer is
 // announced, net/http merges all of HTTP/1.1's that arrive into the map,
 // announced or not.
-func (o ownedHeaders) stripTrailer(r *http.Request) *trailerFilter {
+func (o *ownedHeaders) stripTrailer(r *http.Request) *trailerFilter {
 	if r.Trailer == nil {
 		return nil
 	}
@@ -129,7 +150,7 @@ func (o ownedHeaders) stripTrailer(r *http.Request) *trailerFilter {
 // ends, which is when their values are known.
 type trailerFilter struct {
 	io.ReadCloser
-	owned   ownedHeaders
+	owned   *ownedHeaders
 	allowed http.Header
 	merged  bool // whether trailers may arrive that are not in the map yet
 

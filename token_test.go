@@ -13,37 +13,28 @@ func TestTakeCredential(t *testing.T) {
 		wantToken string
 		wantFault outcome
 	}{
-		"no field":                             {nil, "", outcomeMissingToken},
-		"an empty field":                       {[]string{""}, "", outcomeMissingToken},
-		"a bearer token":                       {[]string{"Bearer " + token}, token, ""},
-		"the scheme in another case":           {[]string{"bEaReR " + token}, token, ""},
-		"several spaces after the scheme":      {[]string{"Bearer   " + token}, token, ""},
-		"padding, as token68 allows":           {[]string{"Bearer abc=="}, "abc==", ""},
-		"another scheme":                       {[]string{"Basic YWxpY2U6eA=="}, "", outcomeMissingToken},
-		"a token under DPoP":                   {[]string{"dpop " + token}, token, ""},
-		"a malformed DPoP value":               {[]string{"DPoP a b"}, "", outcomeMalformedAuthorization},
-		"DPoP alone":                           {[]string{"DPoP"}, "", outcomeMalformedAuthorization},
-		"a scheme that begins like ours":       {[]string{"Bearerish " + token}, "", outcomeMissingToken},
-		"the scheme alone":                     {[]string{"Bearer"}, "", outcomeMalformedAuthorization},
-		"the scheme and spaces":                {[]string{"Bearer    "}, "", outcomeMalformedAuthorization},
-		"a tab after the scheme":               {[]string{"Bearer\t" + token}, "", outcomeMalformedAuthorization},
-		"a comma after the scheme":             {[]string{"Bearer," + token}, "", outcomeMalformedAuthorization},
-		"a colon after the scheme":             {[]string{"Bearer:" + token}, "", outcomeMalformedAuthorization},
-		"two credentials joined by a comma":    {[]string{"Bearer " + token + ", Bearer " + token}, "", outcomeMalformedAuthorization},
-		"two credentials without a space":      {[]string{"Bearer " + token + "," + token}, "", outcomeMalformedAuthorization},
-		"a parameter after the token":          {[]string{"Bearer " + token + ";x=1"}, "", outcomeMalformedAuthorization},
-		"a trailing space":                     {[]string{"Bearer " + token + " "}, "", outcomeMalformedAuthorization},
-		"a quoted token":                       {[]string{`Bearer "` + token + `"`}, "", outcomeMalformedAuthorization},
-		"padding alone":                        {[]string{"Bearer =="}, "", outcomeMalformedAuthorization},
-		"padding inside":                       {[]string{"Bearer a=b"}, "", outcomeMalformedAuthorization},
-		"a byte that is not ASCII":             {[]string{"Bearer t\xc3\xa9"}, "", outcomeMalformedAuthorization},
-		"two fields, the first good":           {[]string{"Bearer " + token, "Bearer garbage"}, "", outcomeMultipleCredentials},
-		"two fields, the last good":            {[]string{"Basic YTpi", "Bearer " + token}, "", outcomeMultipleCredentials},
-		"two fields alike":                     {[]string{"Bearer " + token, "Bearer " + token}, "", outcomeMultipleCredentials},
-		"too long, which the verifier refuses": {[]string{"Bearer " + strings.Repeat("€", maxTokenSize)}, strings.Repeat("€", maxTokenSize), ""},
+		"no field":                           {nil, "", outcomeMissingToken},
+		"an empty field":                     {[]string{""}, "", outcomeMissingToken},
+		"a bearer token":                     {[]string{"Bearer " + token}, token, ""},
+		"the scheme in another case":         {[]string{"bEaReR " + token}, token, ""},
+		"several spaces after the scheme":    {[]string{"Bearer   " + token}, token, ""},
+		"padding, as token68 allows":         {[]string{"Bearer abc=="}, "abc==", ""},
+		"what is no token, for the verifier": {[]string{"Bearer a b, c "}, "a b, c ", ""},
+		"another scheme":                     {[]string{"Basic YWxpY2U6eA=="}, "", outcomeMissingToken},
+		"a token under DPoP":                 {[]string{"dpop " + token}, token, ""},
+		"DPoP alone":                         {[]string{"DPoP"}, "", outcomeMalformedAuthorization},
+		"a scheme that begins like ours":     {[]string{"Bearerish " + token}, "", outcomeMissingToken},
+		"the scheme alone":                   {[]string{"Bearer"}, "", outcomeMalformedAuthorization},
+		"the scheme and spaces":              {[]string{"Bearer    "}, "", outcomeMalformedAuthorization},
+		"a tab after the scheme":             {[]string{"Bearer\t" + token}, "", outcomeMalformedAuthorization},
+		"a comma after the scheme":           {[]string{"Bearer," + token}, "", outcomeMalformedAuthorization},
+		"a colon after the scheme":           {[]string{"Bearer:" + token}, "", outcomeMalformedAuthorization},
+		"two fields, the first good":         {[]string{"Bearer " + token, "Bearer garbage"}, "", outcomeMultipleCredentials},
+		"two fields, the last good":          {[]string{"Basic YTpi", "Bearer " + token}, "", outcomeMultipleCredentials},
+		"two fields alike":                   {[]string{"Bearer " + token, "Bearer " + token}, "", outcomeMultipleCredentials},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := takeCredential(http.Header{"Authorization": tc.fields}, maxTokenSize)
+			got := takeCredential(http.Header{"Authorization": tc.fields})
 			if got.token != tc.wantToken || got.fault != tc.wantFault {
 				t.Errorf("got fault %q and %d bytes of token, want fault %q", got.fault, len(got.token), tc.wantFault)
 			}
@@ -56,7 +47,7 @@ func FuzzTakeCredential(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, field string) {
-		got := takeCredential(http.Header{"Authorization": {field}}, maxTokenSize)
+		got := takeCredential(http.Header{"Authorization": {field}})
 		if (got.token == "") != (got.fault != "") {
 			t.Errorf("%q gave token %q and fault %q: one of both is wanted", field, got.token, got.fault)
 		}
@@ -67,11 +58,10 @@ func FuzzTakeCredential(f *testing.F) {
 		if got.dpop {
 			scheme = "DPoP"
 		}
-		if !strings.HasSuffix(field, got.token) || !strings.EqualFold(field[:len(scheme)], scheme) {
+		// nothing of the field may be passed over but scheme and spaces
+		rest, ok := strings.CutSuffix(field, got.token)
+		if !ok || !strings.EqualFold(strings.TrimRight(rest, " "), scheme) || strings.HasPrefix(got.token, " ") {
 			t.Errorf("%q gave %q", field, got.token)
-		}
-		if len(got.token) <= maxTokenSize && strings.ContainsAny(got.token, " \t,;\"\r\n") {
-			t.Errorf("%q gave %q, which is more than one token", field, got.token)
 		}
 	})
 }

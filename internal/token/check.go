@@ -65,19 +65,20 @@ func checkHeaderType(name string) error {
 	return refuse(ReasonHeaderType, "the header's typ is "+quote(name)+`, an access token's "JWT" or "at+jwt"`)
 }
 
-func (v *Verifier) checkNotExpired(expiry time.Time) error {
+func (v *Verifier) checkNotExpired(expiry, now time.Time) error {
 	// RFC 7519 §4.1.4: on exp itself it is over.
-	if !v.cfg.Now().Before(expiry.Add(v.cfg.Leeway)) {
+	if !now.Before(expiry.Add(v.cfg.Leeway)) {
 		return refuse(ReasonExpired, "")
 	}
 	return nil
 }
 
 func (v *Verifier) checkTimes(tok *Token) error {
-	if err := v.checkNotExpired(tok.Expiry); err != nil {
+	now := v.cfg.Now()
+	if err := v.checkNotExpired(tok.Expiry, now); err != nil {
 		return err
 	}
-	latest := v.cfg.Now().Add(v.cfg.Leeway)
+	latest := now.Add(v.cfg.Leeway)
 	switch {
 	case tok.NotBefore.After(latest):
 		return refuse(ReasonNotYetValid, "nbf is in the future: compare the clocks")

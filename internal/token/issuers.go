@@ -167,14 +167,17 @@ func (s *Issuers) Verify(ctx context.Context, raw string) (Verified, error) {
 		return Verified{}, err
 	}
 	id := s.seen.digest(raw)
-	if verdict := s.recall(ctx, s.seen, id, len(raw)); verdict != nil {
-		return verdict.Verified, verdict.err
+	if verified, known, err := s.recall(ctx, s.seen, id, len(raw)); known {
+		return verified, err
+	}
+	if !isBearer(raw) { // nothing of the kind is remembered
+		return Verified{}, refuse(ReasonCharacters, "")
 	}
 	opaque := len(s.introspecting) > 0 && isOpaque(raw)
 	if !opaque || len(s.introspecting) == 1 { // or nobody knows whose it is, not even if one does
 		for _, in := range s.answers {
-			if verdict := s.recall(ctx, in.answers, in.answers.digest(raw), len(raw)); verdict != nil {
-				return verdict.Verified, verdict.err
+			if verified, known, err := s.recall(ctx, in.answers, in.answers.digest(raw), len(raw)); known {
+				return verified, err
 			}
 		}
 		if opaque {
@@ -191,30 +194,25 @@ func (s *Issuers) Verify(ctx context.Context, raw string) (Verified, error) {
 	return verified, nil
 }
 
-// verdict is what came of looking at a token that is remembered.
-type verdict struct {
-	Verified
-	err error
-}
-
-// recall returns the verdict on a token that a memory holds. Nil: it does not, or the
-// token has to prove itself again.
-func (s *Issuers) recall(ctx context.Context, memory *Seen, id seenID, size int) *verdict {
+// recall returns the verdict on a token that a memory holds. If it is not known, the
+// memory does not hold it, or it has to prove itself again.
+func (s *Issuers) recall(ctx context.Context, memory *Seen, id seenID, size int) (_ Verified, known bool, err error) {
 	tok := memory.get(id)
 	if tok == nil {
-		return nil
+		return Verified{}, false, nil
 	}
 	verified, err := s.again(ctx, tok, size)
 	switch {
+	case err == nil:
 	case errors.Is(err, errTooLight):
-		return nil // and others, who take it as it is, still remember it
+		return Verified{}, false, nil // and others, who take it as it is, still remember it
 	case ReasonOf(err) == ReasonUnknownKey:
 		// The key was withdrawn, or is only written otherwise than it was, or it is
 		// another handler's for an issuer of the same name.
 		memory.forget(id)
-		return nil
+		return Verified{}, false, nil
 	}
-	return &verdict{verified, err}
+	return verified, true, err
 }
 
 // errTooLight says that the issuer has to be asked about a token that is remembered

@@ -163,7 +163,7 @@ func (v *Verifier) checkLogoutTimes(p *payload) (issued time.Time, err error) {
 		if err != nil {
 			return time.Time{}, err
 		}
-		if err := v.checkNotExpired(expiry); err != nil {
+		if err := v.checkNotExpired(expiry, now); err != nil {
 			return time.Time{}, err
 		}
 		oldest = maxLogoutAge

@@ -14,6 +14,8 @@ type Reason string
 const (
 	// ReasonTooLarge: longer than [Config.MaxSize].
 	ReasonTooLarge Reason = "token_too_large"
+	// ReasonCharacters: no bearer token at all (RFC 6750 §2.1), whoever made it.
+	ReasonCharacters Reason = "malformed_authorization"
 	// ReasonMalformed: not a compact JWS of two JSON objects (RFC 7515 §7.1),
 	// or one that asks for an extension (crit, b64).
 	ReasonMalformed Reason = "token_malformed"

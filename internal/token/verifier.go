@@ -170,7 +170,7 @@ func (v *Verifier) screen(a *attempt) error {
 	if err := checkHeaderType(a.headerType); err != nil {
 		return err
 	}
-	return v.checkNotExpired(a.payload.expiry)
+	return v.checkNotExpired(a.payload.expiry, v.cfg.Now())
 }
 
 // prove verifies the signature and reads the claims, or asks for them.
