@@ -110,7 +110,7 @@ func TestObjectsAreReadStrictly(t *testing.T) {
 		})
 	}
 	members, err := parseObject([]byte("{ \"\\u0061\" : [ 1 ] ,\n\"b\":\"\\n\"}"))
-	if err != nil || len(members) != 2 || members[0].name != "a" || string(members[0].value) != "[ 1 ]" {
+	if err != nil || len(members) != 2 || string(members[0].name) != "a" || string(members[0].value) != "[ 1 ]" {
 		t.Errorf("got %v, %v", members, err)
 	}
 	if text, ok := members.text("b"); !ok || text != "\n" {

@@ -84,6 +84,9 @@ func (l *limits) parse(raw string) (*attempt, error) {
 	return a, nil
 }
 
+// encoded is base64url in the only spelling it has: no padding, no spare bits.
+var encoded = base64.RawURLEncoding.Strict()
+
 var errNotCompact = errors.New("not three parts of base64url joined by dots")
 
 // decodeCompact takes the compact serialisation (RFC 7515 §7.1) of a signed token
@@ -101,7 +104,7 @@ func decodeCompact(raw string) (header, payload, signature []byte, err error) {
 		from string
 		to   *[]byte
 	}{{first, &header}, {second, &payload}, {third, &signature}} {
-		if *part.to, err = base64.RawURLEncoding.Strict().DecodeString(part.from); err != nil {
+		if *part.to, err = encoded.DecodeString(part.from); err != nil {
 			return nil, nil, nil, errNotCompact
 		}
 	}
@@ -130,8 +133,8 @@ func (l *limits) parseHeader(a *attempt, text []byte) error {
 		}
 	}
 	for i := range header {
-		if want := unusedKind(header[i].name); want != 0 && header[i].value.Kind() != want {
-			return refuse(ReasonMalformed, "the header's "+header[i].name+" is not of its type")
+		if want := unusedKind(string(header[i].name)); want != 0 && header[i].value.Kind() != want {
+			return refuse(ReasonMalformed, "the header's "+string(header[i].name)+" is not of its type")
 		}
 	}
 	if _, present := header.member("jwk"); present { // no issuer's tokens have one, forged ones do

@@ -67,7 +67,7 @@ func (p *payload) confirmation() (c Confirmation, err error) {
 	}
 	for _, method := range methods {
 		to := &c.KeyThumbprint
-		switch method.name {
+		switch string(method.name) {
 		case "jkt":
 		case "x5t#S256":
 			to = &c.CertificateThumbprint

@@ -162,7 +162,8 @@ func (p *payload) readRoles(tok *Token) {
 	if value, present := p.present("groups"); present {
 		tok.Groups, _ = list(value)
 	}
-	tok.RealmRoles = roles(p.object, "realm_access")
+	realm, _ := p.member("realm_access")
+	tok.RealmRoles = roles(realm)
 	value, _ := p.member("resource_access")
 	clients, err := parseObject(value)
 	if err != nil || len(clients) == 0 {
@@ -170,15 +171,14 @@ func (p *payload) readRoles(tok *Token) {
 	}
 	tok.ClientRoles = make(map[string][]string, len(clients))
 	for _, client := range clients {
-		if names := roles(clients, client.name); len(names) > 0 {
-			tok.ClientRoles[client.name] = names
+		if names := roles(client.value); len(names) > 0 {
+			tok.ClientRoles[string(client.name)] = names
 		}
 	}
 }
 
-// roles reads {"<name>": {"roles": ["…"]}}.
-func roles(of object, name string) []string {
-	value, _ := of.member(name)
+// roles reads {"roles": ["…"]}.
+func roles(value jsontext.Value) []string {
 	access, err := parseObject(value)
 	if err != nil {
 		return nil

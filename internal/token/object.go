@@ -3,7 +3,6 @@ package token
 import (
 	"bytes"
 	"errors"
-	"io"
 	"math"
 	"strconv"
 	"time"
@@ -16,14 +15,15 @@ import (
 // object is a JSON object as it came: its members in their order, values unread.
 type object []member
 
+// member refers to the text that its object was read from.
 type member struct {
-	name  string
-	value jsontext.Value // part of the text the object was read from
+	name  []byte // unquoted
+	value jsontext.Value
 }
 
 var (
 	errNotObject = errors.New("not a JSON object")
-	errTrailing  = errors.New("something follows the JSON object")
+	errNotList   = errors.New("not a JSON list of strings")
 )
 
 // parseObject reads one JSON object with nothing around it, not even space. Invalid
@@ -35,38 +35,63 @@ func parseObject(text []byte) (object, error) {
 	if !bytes.HasPrefix(text, []byte{'{'}) || !bytes.HasSuffix(text, []byte{'}'}) {
 		return nil, errNotObject
 	}
-	// From a bytes.Buffer the decoder reads in place, without a copy.
-	dec := jsontext.NewDecoder(bytes.NewBuffer(text))
-	if _, err := dec.ReadToken(); err != nil {
+	read := objectReader{text: text}
+	if err := json.Unmarshal(text, &read); err != nil { // on a decoder that was used before
 		return nil, err
 	}
-	members := make(object, 0, 24) // an access token of Keycloak has about twenty
+	return read.members, nil
+}
+
+// objectReader reads the members of an object that is all of a text.
+type objectReader struct {
+	text    []byte
+	members object
+}
+
+// UnmarshalJSONFrom implements [json.UnmarshalerFrom].
+func (r *objectReader) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if _, err := dec.ReadToken(); err != nil {
+		return err
+	}
+	const usual = 24 // an access token of Keycloak has about twenty
+	r.members = make(object, 0, min(bytes.Count(r.text, []byte{':'}), usual))
 	for dec.PeekKind() != '}' {
-		name, err := dec.ReadToken()
+		name, err := dec.ReadValue()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		spelt := name.String() // before the next read, which may reuse its buffer
+		quoted := r.last(dec, name)
 		value, err := dec.ReadValue()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		end := int(dec.InputOffset())
-		members = append(members, member{spelt, text[end-len(value) : end : end]})
+		r.members = append(r.members, member{unquoted(quoted), r.last(dec, value)})
 	}
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, err
+	_, err := dec.ReadToken()
+	return err
+}
+
+// last returns what the decoder has read last where it stands in the text: what the
+// decoder returns is its own until it reads on.
+func (r *objectReader) last(dec *jsontext.Decoder, read jsontext.Value) jsontext.Value {
+	end := int(dec.InputOffset())
+	return r.text[end-len(read) : end : end]
+}
+
+// unquoted returns what a JSON string that has been read before stands for: part of it
+// or, where characters are escaped, a copy.
+func unquoted(quoted jsontext.Value) []byte {
+	if within := quoted[1 : len(quoted)-1]; bytes.IndexByte(within, '\\') < 0 {
+		return within
 	}
-	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, errTrailing
-	}
-	return members, nil
+	text, _ := jsontext.AppendUnquote(nil, quoted) // cannot fail: the decoder took it
+	return text
 }
 
 // member returns the value of exactly that name.
 func (o object) member(name string) (jsontext.Value, bool) {
 	for i := range o {
-		if o[i].name == name {
+		if string(o[i].name) == name {
 			return o[i].value, true
 		}
 	}
@@ -79,8 +104,7 @@ func (o object) text(name string) (text string, ok bool) {
 	if !present || value.Kind() != '"' {
 		return "", false
 	}
-	unquoted, err := jsontext.AppendUnquote(nil, value)
-	return string(unquoted), err == nil
+	return string(unquoted(value)), true
 }
 
 // lookAlike returns the name of a member that differs from one of names in
@@ -91,7 +115,8 @@ func (o object) lookAlike(names map[string]string) (name string, found bool) {
 		if plain(o[i].name) {
 			continue // the common case: nothing to fold
 		}
-		if genuine, ok := names[fold(o[i].name)]; ok && genuine != o[i].name {
+		name := string(o[i].name)
+		if genuine, ok := names[fold(name)]; ok && genuine != name {
 			return genuine, true
 		}
 	}
@@ -100,9 +125,9 @@ func (o object) lookAlike(names map[string]string) (name string, found bool) {
 
 // plain reports whether folding could not change name into another of our names,
 // all of which are lower-case ASCII.
-func plain(name string) bool {
-	for i := range len(name) {
-		if c := name[i]; c >= 0x80 || 'A' <= c && c <= 'Z' {
+func plain(name []byte) bool {
+	for _, c := range name {
+		if c >= 0x80 || 'A' <= c && c <= 'Z' {
 			return false
 		}
 	}
@@ -187,22 +212,37 @@ func date(value jsontext.Value) (time.Time, bool) {
 	return time.Unix(int64(math.Floor(seconds)), 0), true
 }
 
-// list reads a list of strings.
+// list reads a list of strings, whose text has been read before.
 func list(value jsontext.Value) (texts []string, ok bool) {
 	if value.Kind() != '[' {
 		return nil, false
 	}
-	var texted []any
-	if json.Unmarshal(value, &texted) != nil {
+	var read listReader
+	if json.Unmarshal(value, &read) != nil {
 		return nil, false
 	}
-	texts = make([]string, 0, len(texted))
-	for _, element := range texted {
-		text, isText := element.(string)
-		if !isText { // null included, which a []string would take for ""
-			return nil, false
-		}
-		texts = append(texts, text)
+	return read, true
+}
+
+// listReader reads a list of strings. Null is none, which a []string would take for "".
+type listReader []string
+
+// UnmarshalJSONFrom implements [json.UnmarshalerFrom].
+func (r *listReader) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if _, err := dec.ReadToken(); err != nil {
+		return err
 	}
-	return texts, true
+	*r = make(listReader, 0, 4)
+	for dec.PeekKind() == '"' {
+		text, err := dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		*r = append(*r, string(unquoted(text)))
+	}
+	if dec.PeekKind() != ']' {
+		return errNotList
+	}
+	_, err := dec.ReadToken()
+	return err
 }

@@ -107,14 +107,17 @@ func (s *Seen) digest(raw string) (id seenID) {
 	h, _ := s.hashes.Get().(*keyedHash)
 	h.Reset()
 	_, _ = h.Write(s.key[:])
-	// The bytes as they are: a hash neither changes nor keeps them, and a copy of each
-	// token on each request would be most of what a seen token costs in memory.
-	_, _ = h.Write(unsafe.Slice(unsafe.StringData(raw), len(raw)))
+	_, _ = h.Write(bytesOf(raw))
 	h.Sum(h.sum[:0])
 	id = h.sum
 	s.hashes.Put(h)
 	return id
 }
+
+// bytesOf returns the bytes of a text as they are, for a hash, which neither changes nor
+// keeps them: a copy of each token on each request would be most of what a seen token
+// costs in memory.
+func bytesOf(text string) []byte { return unsafe.Slice(unsafe.StringData(text), len(text)) }
 
 // get returns the token of that digest, or nil.
 func (s *Seen) get(id seenID) *Token {

@@ -40,7 +40,7 @@ func (a *attempt) verifySignature(ctx context.Context) error {
 		return err
 	}
 	alg, ok := jws.Named(a.algorithm)
-	if !ok || !alg.Verify(k.public, []byte(a.signed), a.signature) {
+	if !ok || !alg.Verify(k.public, bytesOf(a.signed), a.signature) {
 		return refuse(ReasonSignature, "")
 	}
 	a.key = k
