@@ -3,6 +3,7 @@ package member
 import (
 	"encoding/json"
 	"errors"
+	"iter"
 	"slices"
 )
 
@@ -10,7 +11,7 @@ import (
 // zero Value is the empty string.
 type Value struct {
 	text string
-	list []string // nil for a single string
+	list *[]string // nil for a single string; a pointer, because most values are that and many are cached
 }
 
 // Text returns the Value that is the one string s.
@@ -18,7 +19,8 @@ func Text(s string) Value { return Value{text: s} }
 
 // List returns the Value that is a list of the given strings, in their order.
 func List(items ...string) Value {
-	return Value{list: append(make([]string, 0, len(items)), items...)}
+	list := append(make([]string, 0, len(items)), items...)
+	return Value{list: &list}
 }
 
 // IsList tells whether the value is a list, also an empty one.
@@ -33,18 +35,41 @@ func (v Value) Strings() []string {
 	if v.list == nil {
 		return []string{v.text}
 	}
-	return slices.Clone(v.list)
+	return slices.Clone(*v.list)
+}
+
+// All yields what Strings returns, without a copy of it.
+func (v Value) All() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if v.list == nil {
+			yield(v.text)
+			return
+		}
+		for _, item := range *v.list {
+			if !yield(item) {
+				return
+			}
+		}
+	}
+}
+
+// items are the items of a list.
+func (v Value) items() []string {
+	if v.list == nil {
+		return nil
+	}
+	return *v.list
 }
 
 // Equal tells whether two values are the same kind and hold the same strings.
 func (v Value) Equal(other Value) bool {
-	return v.IsList() == other.IsList() && v.text == other.text && slices.Equal(v.list, other.list)
+	return v.IsList() == other.IsList() && v.text == other.text && slices.Equal(v.items(), other.items())
 }
 
 // Size returns the approximate number of bytes that the value's strings hold.
 func (v Value) Size() int {
 	n := len(v.text)
-	for _, item := range v.list {
+	for _, item := range v.items() {
 		n += len(item) + 16 // the string's header
 	}
 	return n
@@ -53,7 +78,7 @@ func (v Value) Size() int {
 // MarshalJSON writes a string or an array of strings.
 func (v Value) MarshalJSON() ([]byte, error) {
 	if v.list != nil {
-		return json.Marshal(v.list)
+		return json.Marshal(*v.list)
 	}
 	return json.Marshal(v.text)
 }
@@ -80,7 +105,7 @@ func (v *Value) UnmarshalJSON(data []byte) error {
 			}
 			list = append(list, *item)
 		}
-		*v = Value{list: list}
+		*v = Value{list: &list}
 		return nil
 	default:
 		return errors.New("attribute value is neither a string nor a list of strings")

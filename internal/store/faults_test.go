@@ -52,7 +52,7 @@ func TestRedisErrorsAreTold(t *testing.T) {
 				if entry, _, _ := l.Get(t.Context()); entry != nil {
 					t.Fatalf("got %+v", entry)
 				}
-				if entry := l.Put(t.Context(), m, time.Minute, 0); entry.Member != m {
+				if entry := l.Put(t.Context(), m, time.Minute, 0); entry.Member.ID != m.ID {
 					t.Fatal("the resolver's answer was lost")
 				}
 				if _, result := s.Memory("k", want); result != Hit {

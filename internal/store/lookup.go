@@ -121,6 +121,7 @@ func (l *Lookup) Put(ctx context.Context, m *member.Member, life, stale time.Dur
 	if l.Overtaken() || !l.store.absent.replace(l) {
 		return entry
 	}
+	l.store.texts.lean(l.key, entry)
 	// Errors have been observed, and the caller has the entry whatever happens.
 	_ = l.store.chain.Set(withLookup(ctx, l), l.key, entry, gocache.WithExpiration(rest))
 	l.tell()

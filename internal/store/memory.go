@@ -149,23 +149,31 @@ func keyOf(key any) string {
 }
 
 // What an entry costs beside its text, measured on 64-bit Linux: otter's node
-// and its place in hash table, policy and timer wheel; Entry; Member.
+// and its place in hash table, policy and timer wheel; Entry; Member. Texts that
+// entries share (see [sharedTexts]) are counted once for each, because there may be
+// too many of them to be shared.
 const (
-	entryOverhead     = 372
-	mapOverhead       = 300 // of the first attributes together
-	attributeOverhead = 100
+	entryOverhead = 400
+	mapOverhead   = 48
+	slotOverhead  = 41 // of a map: a name, a value, a byte of its table
+	listOverhead  = 24
 )
 
 // weigh returns about how many bytes of memory an entry keeps in use.
 func weigh(key string, e *Entry) uint32 {
-	m := e.Member
-	n := entryOverhead + len(key) + len(e.Tenant) + len(e.Issuer) + len(e.KCID) +
-		len(m.Tenant) + len(m.Issuer) + len(m.KCID) + len(m.ID)
-	if len(m.Attributes) > 0 {
-		n += mapOverhead
+	n := entryOverhead + len(key) + len(e.Tenant) + len(e.Issuer) + len(e.Member.ID)
+	if attributes := len(e.Member.Attributes); attributes > 0 {
+		slots := 8
+		for slots*7/8 < attributes && attributes > 8 {
+			slots *= 2
+		}
+		n += mapOverhead + slots*slotOverhead
 	}
-	for name, value := range m.Attributes {
-		n += attributeOverhead + len(name) + value.Size()
+	for name, value := range e.Member.Attributes {
+		n += len(name) + value.Size()
+		if value.IsList() {
+			n += listOverhead
+		}
 	}
 	return uint32(min(n, math.MaxUint32))
 }

@@ -63,7 +63,7 @@ func TestMemoryFindsWhatWasPut(t *testing.T) {
 	}
 	put := s.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
 	got, result := s.Memory("k", want)
-	if result != Hit || got != put || got.Member != m {
+	if result != Hit || got != put || got.Member.ID != m.ID {
 		t.Fatalf("got %v, %s", got, result)
 	}
 	if !got.LoadedAt.Equal(testTime) || !got.Expires.Equal(testTime.Add(time.Minute)) {

@@ -140,6 +140,7 @@ func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 	if !r.admits(l, entry, at) {
 		return nil, Fenced
 	}
+	l.store.texts.lean(l.key, entry)
 	return entry, result
 }
 

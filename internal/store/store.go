@@ -89,6 +89,7 @@ type Store struct {
 	now    func() time.Time
 
 	prefix  string
+	texts   sharedTexts
 	logouts *logouts
 	claims  *claims
 	flushed atomic.Uint64
