@@ -43,7 +43,7 @@ const (
 	drop = "(drop)"
 )
 
-func newFakeRedis(t *testing.T) *fakeRedis {
+func newFakeRedis(t testing.TB) *fakeRedis {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 
 // redisServer is a real server, started for one test.
 type redisServer struct {
-	t       *testing.T
+	t       testing.TB
 	port    int
 	args    []string
 	process *os.Process
@@ -32,7 +32,7 @@ type redisServer struct {
 
 // startRedis starts redis-server on a free port of the loopback interface. The
 // test is skipped if there is none, or fails if KCA_REQUIRE_SERVERS is set.
-func startRedis(t *testing.T, args ...string) *redisServer {
+func startRedis(t testing.TB, args ...string) *redisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		if os.Getenv("KCA_REQUIRE_SERVERS") == "1" {
@@ -46,7 +46,7 @@ func startRedis(t *testing.T, args ...string) *redisServer {
 	return s
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *redisServer) client() *redis.Client {
 }
 
 // selfSigned writes a certificate for cache.test, and its key.
-func selfSigned(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
+func selfSigned(t testing.TB) (certFile, keyFile string, roots *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
