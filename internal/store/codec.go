@@ -76,43 +76,42 @@ const (
 // stored in Redis. What it says about a value read names no part of it.
 var ErrInvalid = errors.New("not a valid entry")
 
-// Pointers tell a name that is missing, or null, from one with a zero value.
+// Where the zero value is refused, a name that is missing or null need not be told
+// from it. Pointers do that for the others.
 type envelope struct {
-	Version  *int64          `json:"v"`
-	Gen      *string         `json:"gen"`
-	Pos      *string         `json:"pos"`
-	Event    *string         `json:"event"`
-	Tenant   *string         `json:"tenant"`
-	Issuer   *string         `json:"issuer"`
-	KCID     *string         `json:"kc_id"`
+	Version  int64           `json:"v"`
+	Gen      text            `json:"gen"`
+	Pos      text            `json:"pos"`
+	Event    text            `json:"event"`
+	Tenant   text            `json:"tenant"`
+	Issuer   text            `json:"issuer"`
+	KCID     text            `json:"kc_id"`
 	Claims   text            `json:"claims,omitempty"`
-	LoadedAt *int64          `json:"loaded_at"`
-	Expires  *int64          `json:"expires"`
-	Keep     *int64          `json:"keep"`
+	LoadedAt int64           `json:"loaded_at"`
+	Expires  int64           `json:"expires"`
+	Keep     int64           `json:"keep"`
 	Member   *memberEnvelope `json:"member"`
 }
 
 type memberEnvelope struct {
-	KCID       *string    `json:"kc_id"`
-	Tenant     *string    `json:"tenant"`
+	KCID       text       `json:"kc_id"`
+	Tenant     text       `json:"tenant"`
 	Issuer     text       `json:"issuer,omitempty"`
 	Active     *bool      `json:"active"`
-	ID         *string    `json:"id"`
+	ID         *text      `json:"id"`
 	Attributes attributes `json:"attributes,omitempty"`
 }
 
 // encode returns the entry as it is stored in Redis. Text that is not UTF-8
 // cannot be, because it would come back as other text.
 func encode(e *Entry, at mark) ([]byte, error) {
-	m, pos, event := e.Member, at.at.String(), at.event.String()
-	loadedAt, expires, keep := e.LoadedAt.UnixMilli(), e.Expires.UnixMilli(), e.Keep.UnixMilli()
-	version := int64(envelopeVersion)
+	m, id := e.Member, text(e.Member.ID)
 	wire := envelope{
-		Version: &version, Gen: &at.generation, Pos: &pos, Event: &event,
-		Tenant: &e.Tenant, Issuer: &e.Issuer, KCID: &e.KCID,
-		Claims: text(e.Claims), LoadedAt: &loadedAt, Expires: &expires, Keep: &keep,
+		Version: envelopeVersion, Gen: text(at.generation), Pos: text(at.at.String()), Event: text(at.event.String()),
+		Tenant: text(e.Tenant), Issuer: text(e.Issuer), KCID: text(e.KCID), Claims: text(e.Claims),
+		LoadedAt: e.LoadedAt.UnixMilli(), Expires: e.Expires.UnixMilli(), Keep: e.Keep.UnixMilli(),
 		Member: &memberEnvelope{
-			KCID: &m.KCID, Tenant: &m.Tenant, Issuer: text(m.Issuer), Active: &m.Active, ID: &m.ID,
+			KCID: text(m.KCID), Tenant: text(m.Tenant), Issuer: text(m.Issuer), Active: &m.Active, ID: &id,
 			Attributes: m.Attributes,
 		},
 	}
@@ -143,33 +142,32 @@ func decode(value []byte) (*Entry, mark, error) {
 	if err := wire.check(); err != nil {
 		return nil, mark{}, err
 	}
-	pos, _ := parsePosition(*wire.Pos)
-	event, _ := parseEventID(*wire.Event)
+	pos, _ := parsePosition(string(wire.Pos))
+	event, _ := parseEventID(string(wire.Event))
 	return &Entry{
 		Member: &member.Member{
-			KCID: *wire.Member.KCID, Tenant: *wire.Member.Tenant, Issuer: string(wire.Member.Issuer),
-			Active: *wire.Member.Active, ID: *wire.Member.ID, Attributes: wire.Member.Attributes,
+			KCID: string(wire.Member.KCID), Tenant: string(wire.Member.Tenant), Issuer: string(wire.Member.Issuer),
+			Active: *wire.Member.Active, ID: string(*wire.Member.ID), Attributes: wire.Member.Attributes,
 		},
-		Tenant: *wire.Tenant, Issuer: *wire.Issuer, KCID: *wire.KCID, Claims: string(wire.Claims),
-		LoadedAt: time.UnixMilli(*wire.LoadedAt), Expires: time.UnixMilli(*wire.Expires), Keep: time.UnixMilli(*wire.Keep),
-	}, mark{*wire.Gen, sighting{pos, event}}, nil
+		Tenant: string(wire.Tenant), Issuer: string(wire.Issuer), KCID: string(wire.KCID), Claims: string(wire.Claims),
+		LoadedAt: time.UnixMilli(wire.LoadedAt), Expires: time.UnixMilli(wire.Expires), Keep: time.UnixMilli(wire.Keep),
+	}, mark{string(wire.Gen), sighting{pos, event}}, nil
 }
 
 // check holds for what is written as well as for what is read.
 func (e *envelope) check() error {
 	m := e.Member
 	switch {
-	case e.Version == nil || *e.Version != envelopeVersion:
+	case e.Version != envelopeVersion:
 		return fmt.Errorf("%w: version unknown", ErrInvalid)
-	case e.Gen == nil || e.Pos == nil || e.Event == nil || e.Tenant == nil || e.Issuer == nil || e.KCID == nil ||
-		e.LoadedAt == nil || e.Expires == nil || e.Keep == nil ||
-		m == nil || m.KCID == nil || m.Tenant == nil || m.Active == nil || m.ID == nil:
+	case e.LoadedAt == 0 || e.Expires == 0 || e.Keep == 0 ||
+		m == nil || m.KCID == "" || m.Tenant == "" || m.Active == nil || m.ID == nil:
 		return fmt.Errorf("%w: incomplete", ErrInvalid)
-	case *e.Tenant == "" || *e.Issuer == "" || *e.KCID == "":
+	case e.Tenant == "" || e.Issuer == "" || e.KCID == "":
 		return fmt.Errorf("%w: about nobody", ErrInvalid)
-	case !isGeneration(*e.Gen) || !isPosition(*e.Pos) || !isEventID(*e.Event):
+	case !isGeneration(string(e.Gen)) || !isPosition(string(e.Pos)) || !isEventID(string(e.Event)):
 		return fmt.Errorf("%w: no place in the flush log", ErrInvalid)
-	case *e.LoadedAt < 0 || *e.Expires <= *e.LoadedAt || *e.Keep < *e.Expires || *e.Keep > maxUnixMilli:
+	case e.LoadedAt < 0 || e.Expires <= e.LoadedAt || e.Keep < e.Expires || e.Keep > maxUnixMilli:
 		return fmt.Errorf("%w: its times make no sense", ErrInvalid)
 	case len(m.Attributes) > MaxAttributes:
 		return fmt.Errorf("%w: more than %d attributes", ErrInvalid, MaxAttributes)

@@ -35,8 +35,11 @@ func parsePosition(s string) (position, bool) {
 	var first, second error
 	p.millis, first = strconv.ParseUint(millis, 10, 64)
 	p.number, second = strconv.ParseUint(number, 10, 64)
-	return p, first == nil && second == nil && p.String() == s
+	return p, first == nil && second == nil && isPlainNumber(millis) && isPlainNumber(number)
 }
+
+// isPlainNumber tells whether digits are all that are needed: no zeros before.
+func isPlainNumber(digits string) bool { return digits == "0" || !strings.HasPrefix(digits, "0") }
 
 // String returns the id as Redis writes it.
 func (p position) String() string {

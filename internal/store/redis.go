@@ -150,16 +150,17 @@ func (r *redisLevel) fetch(ctx context.Context, l *Lookup) ([]byte, Result) {
 		return r.inner.Get(ctx, l.key)
 	})
 	switch {
+	case err == nil:
+		text, _ := value.(string)
+		l.sawRedis = true
+		return []byte(text), Hit
 	case isMiss(err):
 		return nil, Miss
 	case redis.HasErrorPrefix(err, "WRONGTYPE"):
 		return nil, Invalid
-	case err != nil:
+	default:
 		return nil, Failed
 	}
-	text, _ := value.(string)
-	l.sawRedis = true
-	return []byte(text), Hit
 }
 
 // decode decrypts, if there are secrets, and decodes.
