@@ -3,6 +3,7 @@ package keycloakcacheauth
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"testing"
@@ -42,9 +43,7 @@ func newClient(tb testing.TB, fields http.Header) *client {
 func (c *client) prepare() *http.Request {
 	r := *c.base
 	r.Header = make(http.Header, len(c.fields)) // of the size that net/http gives it
-	for name, values := range c.fields {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, c.fields)
 	return caddyhttp.PrepareRequest(&r, caddy.NewReplacer(), c, nil)
 }
 
