@@ -1,6 +1,7 @@
 package keycloakcacheauth
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -169,6 +170,29 @@ func TestReadme(t *testing.T) {
 	for option := range new(Handler).options(nil) {
 		if !strings.Contains(text, "`"+option) && !strings.Contains(text, option+" ") {
 			t.Errorf("option %s is not in the README", option)
+		}
+	}
+}
+
+// The resolver that docs/resolvers.md shows, and its test, are those of
+// examples/resolver, which are tested.
+func TestShownResolverIsTheTestedOne(t *testing.T) {
+	text, err := os.ReadFile("docs/resolvers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := bytes.Cut(text, []byte("\n## Writing one\n"))
+	blocks := blocksOf(string(text), "go")
+	if !found || len(blocks) != 2 {
+		t.Fatalf("%d blocks of Go, want the resolver and its test", len(blocks))
+	}
+	for i, file := range []string{"examples/resolver/resolver.go", "examples/resolver/resolver_test.go"} {
+		code, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(code), blocks[i]) {
+			t.Errorf("%s does not hold what the document shows", file)
 		}
 	}
 }

@@ -130,6 +130,9 @@ func TestOwnTests(t *testing.T) {
 	t.Run("go", func(t *testing.T) {
 		run(t, in("go", exec.CommandContext(t.Context(), "go", "test", "./...")))
 	})
+	t.Run("resolver", func(t *testing.T) {
+		run(t, in("resolver", exec.CommandContext(t.Context(), "go", "test", "./...")))
+	})
 }
 
 // postgresVariables tell libpq, and so Django, where a database is.
