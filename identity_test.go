@@ -56,8 +56,8 @@ func checkHeaderValue(t *testing.T, value string) {
 	}
 }
 
-// SP-010: a role that holds a comma is not two roles.
-func TestListsAreUnambiguous(t *testing.T) {
+// A role that holds a comma is not two roles.
+func TestListsAreUnambiguous_SP010(t *testing.T) {
 	for name, tc := range map[string]struct {
 		items           []string
 		asHeader, asRaw string
@@ -82,9 +82,9 @@ func TestListsAreUnambiguous(t *testing.T) {
 	}
 }
 
-// SP-007, SP-008, SP-009: what a database or a token says is data. It is never
+// What a database or a token says is data. It is never
 // looked through for placeholders, and cannot end a header field.
-func TestTextFromOutsideIsData(t *testing.T) {
+func TestTextFromOutsideIsData_SP007_SP008_SP009(t *testing.T) {
 	t.Setenv("KCA_TEST_SECRET", "secret")
 	const template = "{env.KCA_TEST_SECRET}"
 	const lines = "a\r\nX-Admin: 1"

@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-func TestResourceMetadata(t *testing.T) {
+func TestResourceMetadata_SP016(t *testing.T) {
 	s := newSite(t)
 	for name, tc := range map[string]struct {
 		resource, configured string
@@ -43,7 +43,7 @@ func TestResourceMetadata(t *testing.T) {
 				t.Errorf("Content-Type is %q", kind)
 			}
 			refused := send(t, h, http.Header{"Host": {"evil"}, "X-Forwarded-Host": {"evil"}})
-			if got, want := refused.response.Get("WWW-Authenticate"), `Bearer resource_metadata="https://app.example.com`+tc.path+`"`; got != want { // SP-016
+			if got, want := refused.response.Get("WWW-Authenticate"), `Bearer resource_metadata="https://app.example.com`+tc.path+`"`; got != want {
 				t.Errorf("challenge %q, want %q", got, want)
 			}
 		})

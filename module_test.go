@@ -85,7 +85,7 @@ func TestServeHTTP(t *testing.T) {
 	}
 }
 
-func TestIdentityOfAMember(t *testing.T) {
+func TestIdentityOfAMember_SP014(t *testing.T) {
 	s := newSite(t)
 	h, _ := load(t, s.config())
 	alice := s.users["alice"].ID
@@ -268,7 +268,7 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-func TestStripToken(t *testing.T) {
+func TestStripToken_SP013(t *testing.T) {
 	s := newSite(t)
 	h, _ := load(t, s.config(func(h *Handler) { h.StripToken, h.Optional = true, true }))
 	if got := send(t, h, bearer(s.token("alice"), "t1")); got.request.Get("Authorization") != "" {
@@ -279,8 +279,8 @@ func TestStripToken(t *testing.T) {
 	}
 }
 
-// SP-012: a second handler that refuses must not leave the first one's user.
-func TestSecondHandlerReplacesTheFirstOnesIdentity(t *testing.T) {
+// A second handler that refuses must not leave the first one's user.
+func TestSecondHandlerReplacesTheFirstOnesIdentity_SP012(t *testing.T) {
 	s := newSite(t)
 	first, _ := load(t, s.config())
 	strict, _ := load(t, s.config(func(h *Handler) { h.Audiences = []string{"elsewhere"} }))

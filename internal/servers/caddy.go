@@ -141,8 +141,14 @@ func (s *CaddyServer) LoadJSON(tb testing.TB, config string) {
 
 func (s *CaddyServer) load(tb testing.TB, contentType, config string) {
 	tb.Helper()
-	if _, err := s.Admin(tb.Context(), http.MethodPost, "/load", contentType, config); err != nil {
+	answer, err := s.Admin(tb.Context(), http.MethodPost, "/load", contentType, config)
+	if err != nil {
 		tb.Fatal(err)
+	}
+	// With warnings, such as that of a Caddyfile that is not formatted, Caddy has
+	// answered 200 before it finds out that the configuration is no good.
+	if strings.Contains(answer, `{"error":`) {
+		tb.Fatalf("caddy: loading the configuration: %s", answer)
 	}
 }
 

@@ -286,20 +286,16 @@ func waitFor(addr string, ended <-chan struct{}) error {
 // caddyBinary returns the path of the Caddy to test.
 func caddyBinary(tb testing.TB) string {
 	tb.Helper()
-	binary := os.Getenv("KCA_CADDY")
-	if binary == "" {
-		binary = filepath.Join(tb.TempDir(), "caddy")
-		build := exec.Command("go", "build", "-o", binary, "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/cmd/caddy")
-		if output, err := build.CombinedOutput(); err != nil {
-			tb.Fatalf("building Caddy: %v\n%s", err, output)
-		}
-	}
-	version, err := exec.Command(binary, "version").CombinedOutput()
+	path, err := binary.build()
 	if err != nil {
-		tb.Fatalf("%s: %v\n%s", binary, err, version)
+		tb.Fatal(err)
+	}
+	version, err := exec.Command(path, "version").CombinedOutput()
+	if err != nil {
+		tb.Fatalf("%s: %v\n%s", path, err, version)
 	}
 	tb.Logf("Caddy under test: %s", version)
-	return binary
+	return path
 }
 
 // freeAddr returns a loopback address that nobody listens on.

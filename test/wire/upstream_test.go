@@ -208,8 +208,7 @@ const (
 )
 
 // serveFastCGI answers the one request of a FastCGI connection. What it
-// received are the parameters made of header fields; the others have other
-// sources. net/http/fcgi would turn them back into header fields.
+// received are all its parameters. net/http/fcgi would turn them back into header fields.
 func serveFastCGI(conn net.Conn) error {
 	var params []byte
 	for {
@@ -243,8 +242,9 @@ func fcgiRecord(kind byte, content []byte) []byte {
 	return append([]byte{1, kind, 0, 1, byte(len(content) >> 8), byte(len(content)), 0, 0}, content...)
 }
 
-// httpParams decodes name-value pairs (FastCGI 1.0, section 3.4) and returns
-// those whose names begin with HTTP_, without that.
+// httpParams decodes name-value pairs (FastCGI 1.0, section 3.4). Those made of
+// header fields have the fields' names, the others, which no name of a client's
+// may become, an exclamation mark before theirs.
 func httpParams(b []byte) ([]field, error) {
 	errShort := errors.New("parameters cut short")
 	size := func() (int, bool) {
@@ -268,9 +268,11 @@ func httpParams(b []byte) ([]field, error) {
 		if !ok1 || !ok2 || len(b) < nameSize+valueSize {
 			return nil, errShort
 		}
-		if name, isHeader := strings.CutPrefix(string(b[:nameSize]), "HTTP_"); isHeader {
-			fields = append(fields, field{Name: name, Value: string(b[nameSize : nameSize+valueSize])})
+		name, isHeader := strings.CutPrefix(string(b[:nameSize]), "HTTP_")
+		if !isHeader {
+			name = "!" + name
 		}
+		fields = append(fields, field{Name: name, Value: string(b[nameSize : nameSize+valueSize])})
 		b = b[nameSize+valueSize:]
 	}
 	return fields, nil
