@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/clientauth"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
 )
 
@@ -37,18 +38,10 @@ type Config struct {
 	ClientSecret string
 	SecretInBody bool
 
-	// PrivateKey proves the client by private_key_jwt (RFC 7523): the content of a
-	// PEM file (PKCS #8, PKCS #1, SEC 1) or a JWK; RSA of at least 2048 bits, P-256,
-	// P-384, P-521 or Ed25519.
-	PrivateKey string
-
-	// Algorithm signs the assertions. Default: the JWK's own, else RS256 for RSA (others:
-	// RS384, RS512, PS256, PS384, PS512); it follows from the key otherwise.
-	Algorithm string
-
-	// KeyID is the assertions' kid. Default: the JWK's own, else none, with which
-	// Keycloak takes the client's key of the algorithm.
-	KeyID string
+	// PrivateKey proves the client by private_key_jwt, with Algorithm and KeyID: see
+	// [clientauth.Config].
+	PrivateKey       string
+	Algorithm, KeyID string
 
 	// Client makes the requests. Its redirect policy and cookie jar are not used.
 	// Default: one with [http.DefaultTransport].
@@ -81,7 +74,7 @@ var (
 // Client asks one endpoint as one client. It is safe for concurrent use, and holds
 // nothing that would have to be closed.
 type Client struct {
-	credentials credentials
+	credentials clientauth.Credentials
 	finder      *finder
 	http        *http.Client
 	health      health
@@ -111,7 +104,10 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	creds, err := newCredentials(cfg)
+	creds, err := clientauth.New(clientauth.Config{
+		ClientID: cfg.ClientID, Secret: cfg.ClientSecret, SecretInBody: cfg.SecretInBody,
+		PrivateKey: cfg.PrivateKey, Algorithm: cfg.Algorithm, KeyID: cfg.KeyID, Audience: cfg.Issuer, Now: cfg.Now,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +205,7 @@ func (c *Client) exchange(ctx context.Context, raw string) ([]byte, error) {
 		"Accept":       {"application/json"}, // and not application/jwt, a signed answer
 		"Content-Type": {"application/x-www-form-urlencoded"},
 	}
-	if err := c.credentials.add(form, header); err != nil {
+	if err := c.credentials.Add(form, header); err != nil {
 		return nil, unavailable(err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))

@@ -13,6 +13,7 @@ import (
 //	    backchannel_url    <url>
 //	    client_id          <client_id>
 //	    client_secret      <secret>
+//	    private_key        <key_file> [<key_id>]
 //	    members            organizations | groups [<template>] | realm_roles <template>
 //	    roles              realm | client <client_id> | groups
 //	    attribute          <name> <user_attribute>
@@ -29,6 +30,7 @@ func (r *Resolver) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"backchannel_url": func() error { return options.Argument(d, &r.BackchannelURL) },
 		"client_id":       func() error { return options.Argument(d, &r.ClientID) },
 		"client_secret":   func() error { return options.Argument(d, &r.ClientSecret) },
+		"private_key":     func() error { return pair(d, &r.PrivateKeyFile, &r.KeyID, "<key_file> [<key_id>]") },
 		"members": func() error {
 			return pair(d, &r.Members, &r.Template, "organizations | groups [<template>] | realm_roles <template>")
 		},
@@ -49,10 +51,13 @@ func (r *Resolver) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err != nil {
 		return err
 	}
-	for _, option := range []string{"issuer", "client_id", "client_secret"} {
+	for _, option := range []string{"issuer", "client_id"} {
 		if !given[option] {
 			return d.Errf("resolver keycloak has no %s; add the line: %[1]s …", option)
 		}
+	}
+	if given["client_secret"] == given["private_key"] {
+		return d.Err("resolver keycloak needs one of client_secret and private_key; add the line: client_secret …")
 	}
 	return nil
 }

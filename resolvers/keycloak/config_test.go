@@ -13,6 +13,10 @@ const client = "issuer https://sso/realms/main\nclient_id caddy\nclient_secret s
 func TestCaddyfileAndJSONAreTheSame(t *testing.T) {
 	tests := map[string]struct{ caddyfile, json string }{
 		"the least": {client, `{"issuer":"https://sso/realms/main","client_id":"caddy","client_secret":"s3cret"}`},
+		"a private key": {
+			"issuer https://sso/realms/main\nclient_id caddy\nprivate_key /etc/key.pem mine\n",
+			`{"issuer":"https://sso/realms/main","client_id":"caddy","private_key_file":"/etc/key.pem","key_id":"mine"}`,
+		},
 		"everything": {
 			client + `backchannel_url http://keycloak:8080/realms/main
 			members groups /customers/{tenant}
@@ -50,7 +54,9 @@ func TestCaddyfileErrorsNameLineAndRemedy(t *testing.T) {
 	}{
 		"no issuer":               {"client_id a\nclient_secret s3cret", []string{"has no issuer", "add the line"}},
 		"no client":               {"issuer a\nclient_secret s3cret", []string{"has no client_id"}},
-		"no secret":               {"issuer a\nclient_id a", []string{"has no client_secret"}},
+		"no secret":               {"issuer a\nclient_id a", []string{"needs one of client_secret and private_key"}},
+		"a secret and a key":      {client + "private_key /x", []string{"needs one of client_secret and private_key"}},
+		"a key of too much":       {"issuer a\nclient_id a\nprivate_key a b c", []string{"Caddyfile:4", "<key_file> [<key_id>]"}},
 		"two words of a secret":   {client[:len(client)-1] + " s3cret", []string{"Caddyfile:4", "client_secret takes one value"}},
 		"an unknown option":       {client + "realm main", []string{"Caddyfile:5", `no option "realm"`, "attribute, backchannel_url"}},
 		"members of nothing":      {client + "members", []string{"Caddyfile:5", "realm_roles <template>"}},
@@ -79,6 +85,10 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		"no issuer":                      {`{` + base + `}`, "issuer: none is given"},
 		"no client":                      {`{"issuer":"https://sso/realms/main","client_secret":"s3cret"}`, "client_id: none is given"},
 		"no secret":                      {`{"issuer":"https://sso/realms/main","client_id":"a"}`, "client_secret: none is given"},
+		"a secret and a key":             {with(`"private_key_file":"/x"`), "exclude each other"},
+		"the id of no key":               {with(`"key_id":"x"`), "key_id goes with private_key"},
+		"a key that is missing":          {`{"issuer":"https://sso/realms/main","client_id":"a","private_key_file":"/nonexistent"}`, "private_key: open /nonexistent"},
+		"a key that is none":             {`{"issuer":"https://sso/realms/main","client_id":"a","private_key_file":"config_test.go"}`, "private key: neither a JWK nor a PEM file"},
 		"a secret that is not set":       {`{"issuer":"https://sso/realms/main","client_id":"a","client_secret":"{env.KCA_TEST_EMPTY}"}`, "{env.KCA_TEST_EMPTY} is empty"},
 		"a relative issuer":              {issuer("/realms/main"), "not an absolute https:// URL"},
 		"an issuer that is no realm":     {issuer("https://sso/"), "not the URL of a realm"},

@@ -2,12 +2,23 @@ package keycloakresolver
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/servers"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
@@ -160,12 +171,70 @@ func TestKeycloak(t *testing.T) {
 		_, err = r.Resolve(t.Context(), s.query("acme", s.alice))
 		checkError(t, err, "client_id and client_secret")
 	})
+	t.Run("a private key instead of a secret", func(t *testing.T) { s.privateKey(t) })
 	t.Run("a realm that does not exist", func(t *testing.T) {
 		issuer := s.Issuer() + "x"
 		_, err := mustLoad(t, issuer, "app", "").Resolve(t.Context(), member.Query{Tenant: "acme", KCID: s.alice, Issuer: issuer})
 		checkError(t, err, "check the realm's name")
 	})
 	t.Run("tokens that Keycloak does not take any more are renewed", func(t *testing.T) { s.renewal(t, askers[viewUsers]) })
+}
+
+// privateKey has a client of which Keycloak knows nothing but its public key.
+func (s *site) privateKey(t *testing.T) {
+	write := func(name string) (*ecdsa.PrivateKey, string) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return key, file
+	}
+	key, file := write("key.pem")
+	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "mine", Use: "sig", Algorithm: "ES256"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const clientID = "with a key"
+	err = s.Call(t.Context(), http.MethodPost, "/clients", map[string]any{
+		"clientId": clientID, "enabled": true, "publicClient": false, "serviceAccountsEnabled": true,
+		"clientAuthenticatorType": "client-jwt",
+		"attributes":              map[string]string{"use.jwks.string": "true", "jwks.string": string(keys)},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, err := s.ServiceAccount(t.Context(), clientID)
+	if err == nil {
+		err = s.AssignClientRoles(t.Context(), user, management, "view-users", "view-organizations")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(file string) *Resolver {
+		r, err := load(t, fmt.Sprintf(`{"issuer":%q,"client_id":%q,"private_key_file":%q,"key_id":"mine"}`, s.Issuer(), clientID, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	good := with(file)
+	for range 2 { // Keycloak takes no assertion twice
+		if m, err := good.Resolve(t.Context(), s.query("acme", s.alice)); err != nil || !m.Active {
+			t.Errorf("got %+v, %v", m, err)
+		}
+		good.realm.tokens.drop(good.realm.tokens.known)
+	}
+	_, other := write("other.pem")
+	_, err = with(other).Resolve(t.Context(), s.query("acme", s.alice))
+	checkError(t, err, "check client_id")
 }
 
 func (s *site) members(t *testing.T, askers map[string]string) {

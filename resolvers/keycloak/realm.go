@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/clientauth"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/internal/remote"
@@ -35,7 +36,8 @@ type settings struct {
 	Issuer             string
 	RealmURL, AdminURL string // without a slash at the end
 	ClientID           string
-	ClientSecret       string
+	ClientSecret       string // or
+	PrivateKey, KeyID  string // the key is the file's content
 	Way                remote.Way
 
 	now func() time.Time
@@ -52,20 +54,27 @@ type realm struct {
 	clients map[string]string // a client's own id by its client id
 }
 
-func newRealm(s settings) *realm {
+func newRealm(s settings) (*realm, error) {
+	credentials, err := clientauth.New(clientauth.Config{
+		ClientID: s.ClientID, Secret: s.ClientSecret, PrivateKey: s.PrivateKey, KeyID: s.KeyID,
+		Audience: s.Issuer, Now: s.now,
+	})
+	if err != nil {
+		return nil, err
+	}
 	client := s.Way.Client()
 	return &realm{
 		settings: s,
 		client:   client,
 		tokens: &tokens{
 			endpoint:    s.RealmURL + "/protocol/openid-connect/token",
-			credentials: basicSecret(s.ClientID, s.ClientSecret),
+			credentials: credentials,
 			do:          client.Do,
 			now:         s.now,
 			asking:      make(chan struct{}, 1),
 		},
 		clients: make(map[string]string),
-	}
+	}, nil
 }
 
 // Destruct implements [caddy.Destructor]. Requests of the last configuration that

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -71,8 +72,17 @@ type Resolver struct {
 	ClientID string `json:"client_id,omitempty"`
 
 	// The client's secret. Give it as a global placeholder, such as
-	// `{env.KEYCLOAK_SECRET}`. Required.
+	// `{env.KEYCLOAK_SECRET}`. Either this or `private_key_file` is required.
 	ClientSecret string `json:"client_secret,omitempty"`
+
+	// The path of a file with the private key that signs the client's assertions
+	// (`private_key_jwt`, RFC 7523), instead of a secret: PEM or a JWK; RSA, EC or
+	// Ed25519. It is read when the configuration is loaded.
+	PrivateKeyFile string `json:"private_key_file,omitempty"`
+
+	// The id under which Keycloak knows the key. Default: a JWK's own, else none,
+	// with which Keycloak takes the client's key of the algorithm.
+	KeyID string `json:"key_id,omitempty"`
 
 	// What makes a user a member: `organizations`, `groups` or `realm_roles`.
 	// Default: organizations.
@@ -174,7 +184,7 @@ func (r *Resolver) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("describing the realm: %w", err)
 	}
 	r.identity = string(identity)
-	r.realm, r.release, err = realms.Acquire(s, func() (*realm, error) { return newRealm(s), nil })
+	r.realm, r.release, err = realms.Acquire(s, func() (*realm, error) { return newRealm(s) })
 	return err
 }
 
@@ -232,7 +242,10 @@ func (r *Resolver) checkMembers() error {
 // settings returns what is needed to reach the realm, with the placeholders
 // expanded. Its errors begin with the option's name.
 func (r *Resolver) settings() (settings, error) {
-	s := settings{Issuer: r.Issuer, ClientID: r.ClientID, ClientSecret: r.ClientSecret, now: time.Now}
+	s := settings{
+		Issuer: r.Issuer, ClientID: r.ClientID, ClientSecret: r.ClientSecret, PrivateKey: r.PrivateKeyFile, KeyID: r.KeyID,
+		now: time.Now,
+	}
 	base := r.BackchannelURL
 	for _, option := range []struct {
 		name  string
@@ -242,14 +255,33 @@ func (r *Resolver) settings() (settings, error) {
 		{"backchannel_url", &base},
 		{"client_id", &s.ClientID},
 		{"client_secret", &s.ClientSecret},
+		{"private_key", &s.PrivateKey},
+		{"private_key", &s.KeyID},
 	} {
 		expanded, err := options.Expand(*option.value)
 		if err != nil {
 			return settings{}, fmt.Errorf("%s: %w", option.name, err)
 		}
-		if *option.value = expanded; expanded == "" && option.value != &base {
-			return settings{}, fmt.Errorf("%s: none is given; add one", option.name)
+		*option.value = expanded
+	}
+	switch {
+	case s.Issuer == "":
+		return settings{}, errors.New("issuer: none is given; add one")
+	case s.ClientID == "":
+		return settings{}, errors.New("client_id: none is given; add one")
+	case s.ClientSecret == "" && s.PrivateKey == "":
+		return settings{}, errors.New("client_secret: none is given; add one, or a private_key")
+	case s.ClientSecret != "" && s.PrivateKey != "":
+		return settings{}, errors.New("client_secret and private_key exclude each other; keep one of the two")
+	case s.KeyID != "" && s.PrivateKey == "":
+		return settings{}, errors.New("key_id goes with private_key; remove one, or add the other")
+	}
+	if s.PrivateKey != "" {
+		content, err := os.ReadFile(s.PrivateKey)
+		if err != nil {
+			return settings{}, fmt.Errorf("private_key: %w", err)
 		}
+		s.PrivateKey = string(content)
 	}
 	var err error
 	if s.RealmURL, s.AdminURL, err = addresses(s.Issuer, r.InsecureHTTP || base != ""); err != nil {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/clientauth"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/internal/remote"
 )
 
@@ -26,27 +27,6 @@ const (
 	// to all who ask.
 	retryPause = time.Second
 )
-
-// credentials prove to the token endpoint which client asks.
-type credentials interface {
-	Add(form url.Values, header http.Header) error
-}
-
-// basicAuth is client_secret_basic: the value of the Authorization field.
-type basicAuth string
-
-// basicSecret encodes id and secret as forms are before it puts them together (RFC
-// 6749 §2.3.1), which other users of HTTP Basic do not.
-func basicSecret(id, secret string) basicAuth {
-	pair := url.QueryEscape(id) + ":" + url.QueryEscape(secret)
-	return basicAuth("Basic " + base64.StdEncoding.EncodeToString([]byte(pair)))
-}
-
-// Add implements credentials.
-func (b basicAuth) Add(_ url.Values, header http.Header) error {
-	header.Set("Authorization", string(b))
-	return nil
-}
 
 // token is the client's access token.
 type token struct {
@@ -73,7 +53,7 @@ func (t token) subject() (string, error) {
 // at a time.
 type tokens struct {
 	endpoint    string
-	credentials credentials
+	credentials clientauth.Credentials
 	do          func(*http.Request) (*http.Response, error)
 	now         func() time.Time
 
@@ -184,7 +164,7 @@ func loginRefusal(status int) error {
 	case http.StatusOK:
 		return nil
 	case http.StatusBadRequest, http.StatusUnauthorized:
-		return fmt.Errorf("keycloak does not let the client log in (status %d): check client_id and client_secret, "+
+		return fmt.Errorf("keycloak does not let the client log in (status %d): check client_id and client_secret or private_key, "+
 			"and that the client is confidential and has its service account on", status)
 	case http.StatusNotFound:
 		return errors.New("keycloak answers 404 to the client's login: check the realm's name in issuer or backchannel_url")

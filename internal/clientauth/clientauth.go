@@ -1,4 +1,7 @@
-package introspect
+// Package clientauth shows to Keycloak which client asks, at its token endpoint as
+// well as at its introspection endpoint: by a secret or by an assertion that is signed
+// with a private key.
+package clientauth
 
 import (
 	"crypto/rand"
@@ -20,18 +23,51 @@ const assertionLife = 60 * time.Second
 // assertionType is the client_assertion_type of RFC 7523 §2.2.
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-// credentials prove who asks.
-type credentials interface {
-	add(form url.Values, header http.Header) error
+// Config says which client it is, and how it proves that.
+type Config struct {
+	// ClientID is the confidential client. Required.
+	ClientID string
+
+	// Secret proves the client by client_secret_basic, or, with SecretInBody, by
+	// client_secret_post. Either it or PrivateKey is required.
+	Secret       string
+	SecretInBody bool
+
+	// PrivateKey proves the client by private_key_jwt (RFC 7523): the content of a
+	// PEM file (PKCS #8, PKCS #1, SEC 1) or a JWK; RSA of at least 2048 bits, P-256,
+	// P-384, P-521 or Ed25519.
+	PrivateKey string
+
+	// Algorithm signs the assertions. Default: the JWK's own, else RS256 for RSA (others:
+	// RS384, RS512, PS256, PS384, PS512); it follows from the key otherwise.
+	Algorithm string
+
+	// KeyID is the assertions' kid. Default: the JWK's own, else none, with which
+	// Keycloak takes the client's key of the algorithm.
+	KeyID string
+
+	// Audience is the assertions': the realm's issuer. Required with PrivateKey.
+	Audience string
+
+	// Now is the clock. Required with PrivateKey.
+	Now func() time.Time
 }
 
-func newCredentials(cfg Config) (credentials, error) {
+// Credentials prove who asks.
+type Credentials interface {
+	// Add puts the proof into the form and header of one request. Its error quotes
+	// nothing of it.
+	Add(form url.Values, header http.Header) error
+}
+
+// New returns the credentials that cfg asks for. Its errors quote nothing of them.
+func New(cfg Config) (Credentials, error) {
 	switch {
 	case cfg.ClientID == "":
 		return nil, errors.New("client id: missing")
-	case cfg.ClientSecret == "" && cfg.PrivateKey == "":
-		return nil, errors.New("client secret or private key: missing (a public client may not introspect)")
-	case cfg.ClientSecret != "" && cfg.PrivateKey != "":
+	case cfg.Secret == "" && cfg.PrivateKey == "":
+		return nil, errors.New("client secret or private key: missing (a public client may not ask)")
+	case cfg.Secret != "" && cfg.PrivateKey != "":
 		return nil, errors.New("client secret and private key: give one of them")
 	case cfg.PrivateKey == "" && (cfg.Algorithm != "" || cfg.KeyID != ""):
 		return nil, errors.New("algorithm and key id: belong to a private key")
@@ -44,9 +80,9 @@ func newCredentials(cfg Config) (credentials, error) {
 		}
 		return newAssertions(cfg, key)
 	case cfg.SecretInBody:
-		return bodySecret{cfg.ClientID, cfg.ClientSecret}, nil
+		return bodySecret{cfg.ClientID, cfg.Secret}, nil
 	}
-	return basicSecret(cfg.ClientID, cfg.ClientSecret), nil
+	return basicSecret(cfg.ClientID, cfg.Secret), nil
 }
 
 // basicAuth is client_secret_basic: the value of the Authorization field.
@@ -59,7 +95,8 @@ func basicSecret(id, secret string) basicAuth {
 	return basicAuth("Basic " + base64.StdEncoding.EncodeToString([]byte(pair)))
 }
 
-func (b basicAuth) add(_ url.Values, header http.Header) error {
+// Add implements [Credentials].
+func (b basicAuth) Add(_ url.Values, header http.Header) error {
 	header.Set("Authorization", string(b))
 	return nil
 }
@@ -67,7 +104,8 @@ func (b basicAuth) add(_ url.Values, header http.Header) error {
 // bodySecret is client_secret_post.
 type bodySecret struct{ id, secret string }
 
-func (b bodySecret) add(form url.Values, _ http.Header) error {
+// Add implements [Credentials].
+func (b bodySecret) Add(form url.Values, _ http.Header) error {
 	form.Set("client_id", b.id)
 	form.Set("client_secret", b.secret)
 	return nil
@@ -75,9 +113,9 @@ func (b bodySecret) add(form url.Values, _ http.Header) error {
 
 // assertions is private_key_jwt (RFC 7523 §2.2 and §3).
 type assertions struct {
-	clientID, issuer string
-	signer           jose.Signer
-	now              func() time.Time
+	clientID, audience string
+	signer             jose.Signer
+	now                func() time.Time
 }
 
 func newAssertions(cfg Config, key signingKey) (*assertions, error) {
@@ -87,7 +125,7 @@ func newAssertions(cfg Config, key signingKey) (*assertions, error) {
 	if err != nil {
 		return nil, errors.New("private key: cannot sign") // err is not known to be free of it
 	}
-	return &assertions{cfg.ClientID, cfg.Issuer, signer, cfg.Now}, nil
+	return &assertions{cfg.ClientID, cfg.Audience, signer, cfg.Now}, nil
 }
 
 // assertion is the payload. Its audience is one string, the issuer: all versions of
@@ -102,10 +140,11 @@ type assertion struct {
 	Expiry   int64  `json:"exp"`
 }
 
-func (a *assertions) add(form url.Values, _ http.Header) error {
+// Add implements [Credentials].
+func (a *assertions) Add(form url.Values, _ http.Header) error {
 	now := a.now()
 	signed, err := jwt.Signed(a.signer).Claims(assertion{
-		Issuer: a.clientID, Subject: a.clientID, Audience: a.issuer, ID: rand.Text(),
+		Issuer: a.clientID, Subject: a.clientID, Audience: a.audience, ID: rand.Text(),
 		IssuedAt: now.Unix(), Expiry: now.Add(assertionLife).Unix(),
 	}).Serialize()
 	if err != nil {
