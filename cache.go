@@ -15,6 +15,7 @@ import (
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/store"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/tlsidentity"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 )
 
@@ -237,7 +238,7 @@ func acquireStore(ctx caddy.Context, memory Memory, settings Store, tokenLifetim
 	if settings.URL == memoryURL {
 		settings.URL = ""
 	}
-	identity, err := newTLSIdentity(ctx, &settings, settings.TrustPoolRaw, settings.ClientCertificateFile, settings.ClientKeyFile)
+	identity, err := tlsidentity.New(ctx, &settings, settings.TrustPoolRaw, settings.ClientCertificateFile, settings.ClientKeyFile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("store: %w", err)
 	}
@@ -254,13 +255,13 @@ func acquireStore(ctx caddy.Context, memory Memory, settings Store, tokenLifetim
 		MaxLogoutLife: max(defaultTokenLifetime, tokenLifetime) + maxLeeway + logoutReserve,
 	}
 	if settings.isEncrypted() {
-		config.TLS = identity.tls.Clone()
+		config.TLS = identity.Config()
 		config.TLS.ServerName = settings.ServerName
 	}
 	key := struct {
 		Memory        int64
 		Store         Store
-		Identity      tlsIdentity
+		Identity      tlsidentity.Identity
 		MaxLogoutLife time.Duration
 	}{memory.MaxSize, settings, identity, config.MaxLogoutLife}
 	// these tell members of one store apart, not stores

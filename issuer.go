@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/origin"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/tlsidentity"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
 )
 
@@ -161,19 +162,11 @@ func checkURL(text string, insecureHTTP bool) error {
 		return errors.New("the URL holds a user name or password; leave them out")
 	case u.RawQuery != "", u.ForceQuery, u.Fragment != "":
 		return errors.New("the URL has a query or a fragment; leave them out")
-	case u.Scheme == "http" && !insecureHTTP && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !insecureHTTP && !origin.IsLoopback(u):
 		return errors.New("http:// is only accepted for loopback addresses; use https://, or add insecure_http if the network is trusted")
 	default:
 		return nil
 	}
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
 }
 
 // tenantStandIn takes the place of {tenant} while other placeholders are
@@ -229,11 +222,11 @@ func (i Issuer) newVerifier(ctx caddy.Context, policy token.Config, allowed func
 type way struct {
 	URL, JWKSURL, BackchannelURL string
 	InsecureHTTP                 bool
-	Identity                     tlsIdentity
+	Identity                     tlsidentity.Identity
 }
 
 func (i Issuer) newWay(ctx caddy.Context) (way, error) {
-	identity, err := newTLSIdentity(ctx, &i, i.TrustPoolRaw, i.ClientCertificateFile, i.ClientKeyFile)
+	identity, err := tlsidentity.New(ctx, &i, i.TrustPoolRaw, i.ClientCertificateFile, i.ClientKeyFile)
 	return way{
 		URL: i.URL, JWKSURL: i.JWKSURL, BackchannelURL: i.BackchannelURL, InsecureHTTP: i.InsecureHTTP,
 		Identity: identity,
@@ -244,7 +237,7 @@ func (w way) newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: keyFetchTimeout}).DialContext,
-		TLSClientConfig:       w.Identity.tls,
+		TLSClientConfig:       w.Identity.Config(),
 		TLSHandshakeTimeout:   keyFetchTimeout,
 		ResponseHeaderTimeout: keyFetchTimeout,
 		ForceAttemptHTTP2:     true,

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/origin"
 )
 
 // wellKnownResource is where RFC 9728 section 3 puts the document of a resource
@@ -150,7 +152,7 @@ func checkResourceURL(resource string) error {
 	}
 	u, err := url.Parse(resource)
 	switch {
-	case err != nil || u.Scheme != "https" && !isLoopback(u.Hostname()): // RFC 9728 section 1.2
+	case err != nil || u.Scheme != "https" && !origin.IsLoopback(u): // RFC 9728 section 1.2
 		return errors.New("resource: clients only trust https:// here; give the URL that begins with it")
 	case u.Path != u.EscapedPath():
 		return errors.New("resource: the URL's path has escapes; give a plain one")

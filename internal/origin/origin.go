@@ -5,6 +5,7 @@ package origin
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"net/url"
 	"strings"
 )
@@ -31,6 +32,17 @@ func Parse(text string) (*url.URL, error) {
 // Same reports whether both have one scheme, host and port (RFC 6454 §5).
 func Same(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && strings.EqualFold(hostPort(a), hostPort(b))
+}
+
+// IsLoopback tells whether the server is on this very machine, so that nobody else
+// reads along.
+func IsLoopback(u *url.URL) bool {
+	host := u.Hostname()
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
 }
 
 func hostPort(u *url.URL) string {

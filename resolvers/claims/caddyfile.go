@@ -38,29 +38,7 @@ func (r *Resolver) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			r.Roles, err = options.Arguments(d, "<claim...>", 1, most)
 			return err
 		},
-		"attribute": func() error { return r.unmarshalAttribute(d) },
+		"attribute": func() error { return options.Attribute(d, &r.Attributes, "<claim>") },
 	}, "attribute")
 	return err
-}
-
-func (r *Resolver) unmarshalAttribute(d *caddyfile.Dispenser) error {
-	args, err := options.Arguments(d, "<name> <claim>", 2, 2)
-	if err != nil {
-		return err
-	}
-	name := args[0]
-	if name == options.RolesAttribute {
-		return d.Err("attribute roles has an option of its own; write: roles <claim...>")
-	}
-	if err := options.CheckAttribute(name); err != nil {
-		return d.WrapErr(err)
-	}
-	if _, given := r.Attributes[name]; given {
-		return d.Errf("attribute %s is given twice; leave one of them out", name)
-	}
-	if r.Attributes == nil {
-		r.Attributes = make(map[string]string)
-	}
-	r.Attributes[name] = args[1]
-	return nil
 }

@@ -104,7 +104,7 @@ func TestCaddyfileErrorsNameLineAndRemedy(t *testing.T) {
 		"an attribute twice":           {"attribute plan a\nattribute plan b", []string{"Caddyfile:3", "plan is given twice"}},
 		"an attribute of a field":      {"attribute tenant a", []string{"Caddyfile:2", `"tenant"`, "rename it"}},
 		"an attribute of odd name":     {"attribute a.b a", []string{"Caddyfile:2", "letters, digits"}},
-		"an attribute that is roles":   {"attribute roles groups", []string{"Caddyfile:2", "roles <claim...>"}},
+		"an attribute that is roles":   {"attribute roles groups", []string{"Caddyfile:2", "option of its own"}},
 		"an attribute of a field's ſ":  {"attribute iſſuer a", []string{"Caddyfile:2", "rename it"}},
 		"an attribute of other letter": {"attribute Tenant a", []string{"Caddyfile:2", "rename it"}},
 	}

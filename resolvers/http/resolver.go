@@ -155,13 +155,7 @@ func (r *Resolver) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	var authority any
-	if r.TrustPoolRaw != nil {
-		if authority, err = ctx.LoadModule(r, "TrustPoolRaw"); err != nil {
-			return fmt.Errorf("trust_pool: %w", err)
-		}
-	}
-	if s.Way, err = remote.NewWay(r.TrustPoolRaw, authority, r.ClientCertificateFile, r.ClientKeyFile); err != nil {
+	if s.Way, err = remote.NewWay(ctx, r, r.TrustPoolRaw, r.ClientCertificateFile, r.ClientKeyFile); err != nil {
 		return err
 	}
 	if err := r.identify(s); err != nil {

@@ -37,7 +37,7 @@ func (r *Resolver) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"roles": func() error {
 			return pair(d, &r.Roles, &r.RolesClient, "realm | client <client_id> | groups")
 		},
-		"attribute": func() error { return r.unmarshalAttribute(d) },
+		"attribute": func() error { return options.Attribute(d, &r.Attributes, "<user_attribute>") },
 		"timeout":   func() error { return options.Duration(d, &r.Timeout) },
 		"trust_pool": func() (err error) {
 			r.TrustPoolRaw, err = options.TrustPool(d)
@@ -72,24 +72,5 @@ func pair(d *caddyfile.Dispenser, first, second *string, usage string) error {
 	if len(args) == 2 {
 		*second = args[1]
 	}
-	return nil
-}
-
-func (r *Resolver) unmarshalAttribute(d *caddyfile.Dispenser) error {
-	args, err := options.Arguments(d, "<name> <user_attribute>", 2, 2)
-	if err != nil {
-		return err
-	}
-	name := args[0]
-	if err := options.CheckAttribute(name); err != nil {
-		return d.WrapErr(err)
-	}
-	if _, given := r.Attributes[name]; given {
-		return d.Errf("attribute %s is given twice; leave one of them out", name)
-	}
-	if r.Attributes == nil {
-		r.Attributes = make(map[string]string)
-	}
-	r.Attributes[name] = args[1]
 	return nil
 }

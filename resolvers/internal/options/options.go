@@ -86,6 +86,30 @@ func Arguments(d *caddyfile.Dispenser, usage string, least, most int) ([]string,
 	return args, nil
 }
 
+// Attribute stores a line `attribute <name> <where it comes from>` in one of the
+// resolver's attributes, none of which may be given twice.
+func Attribute(d *caddyfile.Dispenser, attributes *map[string]string, from string) error {
+	args, err := Arguments(d, "<name> "+from, 2, 2)
+	if err != nil {
+		return err
+	}
+	name := args[0]
+	if name == RolesAttribute {
+		return d.Err("attribute roles has an option of its own; write a line that begins: roles …")
+	}
+	if err := CheckAttribute(name); err != nil {
+		return d.WrapErr(err)
+	}
+	if _, given := (*attributes)[name]; given {
+		return d.Errf("attribute %s is given twice; leave one of them out", name)
+	}
+	if *attributes == nil {
+		*attributes = make(map[string]string)
+	}
+	(*attributes)[name] = args[1]
+	return nil
+}
+
 // Flag stores that an option without argument is there.
 func Flag(d *caddyfile.Dispenser, value *bool) error {
 	option := d.Val()

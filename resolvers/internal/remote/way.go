@@ -4,19 +4,18 @@ package remote
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"os"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/caddyserver/caddy/v2"
 
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/origin"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/tlsidentity"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/internal/options"
 )
 
@@ -32,62 +31,22 @@ const (
 // Way is how a server is reached: what makes one set of connections different from
 // another. As JSON it is fit for the key of a pool, and holds a secret.
 type Way struct {
-	TrustPool        json.RawMessage
-	Authorities      [][]byte
-	Certificate, Key []byte
-
-	tls *tls.Config
+	Identity tlsidentity.Identity
 }
 
-// NewWay reads the certificates. authority is the loaded module of the setting
-// `trust_pool`, whose text is trustPool; nil stands for the system's authorities.
-// The files, whose names may hold global placeholders, are the client's certificate
-// and key; both or none.
-func NewWay(trustPool json.RawMessage, authority any, certificateFile, keyFile string) (Way, error) {
-	w := Way{TrustPool: trustPool, tls: &tls.Config{MinVersion: tls.VersionTLS12}}
-	if authority != nil {
-		ca, ok := authority.(caddytls.CA)
-		if !ok {
-			return Way{}, fmt.Errorf("trust_pool: %T is no source of certificate authorities", authority)
-		}
-		w.tls.RootCAs = ca.CertPool()
-		// a changed file under the same name makes new connections
-		if provider, ok := authority.(caddytls.CertificateProvider); ok {
-			for _, certificate := range provider.Certificates() {
-				w.Authorities = append(w.Authorities, certificate.Raw)
-			}
-		}
-	}
-	if (certificateFile == "") != (keyFile == "") {
-		return Way{}, errors.New("client_certificate: give two files, the certificate's and its key's")
-	}
-	if certificateFile != "" {
-		if err := w.readCertificate(certificateFile, keyFile); err != nil {
+// NewWay reads the certificates: those of the setting `trust_pool`, which is in the
+// owner's field TrustPoolRaw, and the client's, from files whose names may hold global
+// placeholders.
+func NewWay(ctx caddy.Context, owner any, trustPool json.RawMessage, certificateFile, keyFile string) (Way, error) {
+	for _, name := range []*string{&certificateFile, &keyFile} {
+		expanded, err := options.Expand(*name)
+		if err != nil {
 			return Way{}, fmt.Errorf("client_certificate: %w", err)
 		}
+		*name = expanded
 	}
-	return w, nil
-}
-
-func (w *Way) readCertificate(certificateFile, keyFile string) error {
-	for _, file := range []struct {
-		name string
-		data *[]byte
-	}{{certificateFile, &w.Certificate}, {keyFile, &w.Key}} {
-		name, err := options.Expand(file.name)
-		if err != nil {
-			return err
-		}
-		if *file.data, err = os.ReadFile(name); err != nil {
-			return err
-		}
-	}
-	pair, err := tls.X509KeyPair(w.Certificate, w.Key)
-	if err != nil {
-		return err
-	}
-	w.tls.Certificates = []tls.Certificate{pair}
-	return nil
+	identity, err := tlsidentity.New(ctx, owner, trustPool, certificateFile, keyFile)
+	return Way{identity}, err
 }
 
 // Client is a pooled set of connections.
@@ -102,7 +61,7 @@ func (w Way) Client() *Client {
 	transport := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSClientConfig:        w.tls,
+		TLSClientConfig:        w.Identity.Config(),
 		TLSHandshakeTimeout:    dialTimeout,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // or a small answer could be a large one
@@ -140,18 +99,10 @@ func CheckURL(u *url.URL, insecureHTTP bool) error {
 		return errors.New("the URL holds a user name or password; leave them out")
 	case u.Fragment != "":
 		return errors.New("the URL has a fragment; leave it out")
-	case u.Scheme == "http" && !insecureHTTP && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !insecureHTTP && !origin.IsLoopback(u):
 		return errors.New("http:// is only accepted for loopback addresses; use https://, or add insecure_http if the network is trusted")
 	}
 	return nil
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
 }
 
 // errNoAnswer also is [context.DeadlineExceeded].
