@@ -26,6 +26,7 @@ type metrics struct {
 	log        *prometheus.CounterVec
 	assertions *prometheus.CounterVec
 	stale      prometheus.Gauge
+	watches    *watchMetrics
 
 	// The counters that most requests need. To look them up at each would cost
 	// more than to count, and a lock that all processors share.
@@ -82,11 +83,12 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		Namespace: namespace, Subsystem: subsystem, Name: "stale_members",
 		Help: "Members that serve although they are too old, because the resolvers fail.",
 	})
+	m.watches = newWatchMetrics(namespace + "_" + subsystem + "_")
 	err := errors.Join(
 		register(reg, &m.requests), register(reg, &m.reports), register(reg, &m.compares), register(reg, &m.lookups), register(reg, &m.mismatches),
 		register(reg, &m.resolver), register(reg, &m.redis), register(reg, &m.redisFails),
 		register(reg, &m.keyFetches), register(reg, &m.introspect), register(reg, &m.log), register(reg, &m.stale),
-		register(reg, &m.assertions),
+		register(reg, &m.assertions), register(reg, &m.watches),
 	)
 	m.byOutcome = make(map[outcome]prometheus.Counter, len(outcomesOnHotPath))
 	for _, o := range outcomesOnHotPath {

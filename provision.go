@@ -172,6 +172,11 @@ func (h *Handler) provisionMembers(ctx caddy.Context, repl *caddy.Replacer) erro
 		now:       time.Now,
 	}
 	h.releases = append(h.releases, func() error { h.members.staleness.end(); return nil })
+	for _, resolver := range resolvers {
+		if source, ok := resolver.(watcher); ok {
+			h.metrics.watches.add(source)
+		}
+	}
 	for _, s := range shelves.all {
 		for _, resolver := range resolvers {
 			if source, ok := resolver.(watcher); ok {

@@ -32,6 +32,22 @@ type Watcher interface {
 	WatchIdentity() string
 }
 
+// WatchTeller is implemented by a [Watcher] that can tell how it is doing. Metrics are
+// made of that.
+type WatchTeller interface {
+	// WatchState returns what has come of watching so far.
+	WatchState() WatchState
+}
+
+// WatchState is how a [Watcher] is doing. Its counts begin with the source's first
+// watch, and may go on across configurations.
+type WatchState struct {
+	Connected  bool   // whether changes are heard of now
+	Failures   uint64 // connections that could not be made, or were lost
+	Changes    uint64 // times that the source has told of a change
+	Unreadable uint64 // of these, what was not understood and taken to mean everybody
+}
+
 // Checker is implemented by a [Resolver] that can find out, before there are
 // requests, whether it would be able to answer them.
 type Checker interface {

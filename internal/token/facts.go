@@ -1,7 +1,6 @@
 package token
 
 import (
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -116,9 +115,6 @@ func newToken(p *payload, light bool) (*Token, error) {
 	p.readRoles(tok)
 	return tok, nil
 }
-
-// HasScope reports whether name is one of the token's scopes.
-func (t *Token) HasScope(name string) bool { return slices.Contains(t.Scope, name) }
 
 func (p *payload) subject() (string, error) {
 	value, present := p.present("sub")

@@ -139,9 +139,6 @@ func NewRealms(cfg RealmsConfig) (*Realms, error) {
 	return rs, nil
 }
 
-// Template is that of the realms' issuers.
-func (rs *Realms) Template() Template { return rs.issuer }
-
 // Close releases the keys of all realms, once the requests that use them are done.
 // What is known goes on serving as far as closed key sets do; no realm is added.
 func (rs *Realms) Close() {

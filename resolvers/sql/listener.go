@@ -33,8 +33,8 @@ type listening struct {
 	Channel string
 }
 
-// Listening is the state of the connection behind `invalidate_on_notify`.
-type Listening struct {
+// listenerState is the state of the connection behind `invalidate_on_notify`.
+type listenerState struct {
 	// Channel is what it listens to.
 	Channel string
 
@@ -110,10 +110,10 @@ func (l *listener) Destruct() error {
 }
 
 // state describes the listener.
-func (l *listener) state() Listening {
+func (l *listener) state() listenerState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Listening{
+	return listenerState{
 		Channel: l.Channel, Connected: l.connected, Connects: l.connects.Load(), Failures: l.failures.Load(),
 		Notifications: l.notifications.Load(), Unreadable: l.unreadable.Load(), Widened: l.widened.Load(),
 	}

@@ -156,12 +156,12 @@ func TestAKilledListenerCatchesUp(t *testing.T) {
 		if got := told.soFar(t, func(sql string) { servers.PSQL(t, server.DSN, sql) }); len(got) != 0 {
 			t.Errorf("%s: got %+v besides", step.name, got)
 		}
-		state, ok := r.Listening()
+		state := r.listener.state()
 		if state.Failures <= uint64(i) {
 			t.Errorf("%s: %d failures are counted", step.name, state.Failures)
 		}
 		state.Failures = 0 // how many attempts it took is chance
-		if want := (Listening{Channel: "members_changed", Connected: true, Connects: uint64(i) + 2, Notifications: uint64(i+1) * 2}); !ok || state != want {
+		if want := (listenerState{Channel: "members_changed", Connected: true, Connects: uint64(i) + 2, Notifications: uint64(i+1) * 2}); state != want {
 			t.Errorf("%s: got %+v, want %+v", step.name, state, want)
 		}
 	}
@@ -282,7 +282,7 @@ func TestASlowWatcherHoldsUpNobody(t *testing.T) {
 	if len(got) > 3 || !slices.Contains(got, member.Change{Tenant: "acme"}) && !slices.Contains(got, member.Change{All: true}) {
 		t.Errorf("the slow one is told %d changes", len(got))
 	}
-	if state, _ := r.Listening(); state.Notifications < 5004 || state.Widened == 0 {
+	if state := r.listener.state(); state.Notifications < 5004 || state.Widened == 0 {
 		t.Errorf("got %+v", state)
 	}
 }
@@ -296,8 +296,8 @@ func TestUnreadableNotificationsFlushEverything(t *testing.T) {
 	told.wantAll(t)
 	servers.PSQL(t, dsn, "notify members_changed")
 	told.wantAll(t)
-	if state, _ := r.Listening(); state.Unreadable != 1 || state.Notifications != 2 {
-		t.Errorf("got %+v", state)
+	if state, want := r.WatchState(), (member.WatchState{Connected: true, Changes: 2, Unreadable: 1}); state != want {
+		t.Errorf("got %+v, want %+v", state, want)
 	}
 }
 
@@ -362,7 +362,7 @@ func TestListeningNeedsPostgres(t *testing.T) {
 	}
 	r := mustLoad(t, map[string]any{"driver": "postgres", "dsn": "host=h", "query": columns + byKey})
 	r.Watch(t.Context(), func(member.Change) { t.Error("told without a channel") })
-	if _, ok := r.Listening(); ok || r.Watches() {
+	if state := r.WatchState(); state != (member.WatchState{}) || r.Watches() {
 		t.Error("it listens to nothing")
 	}
 }

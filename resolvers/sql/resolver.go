@@ -243,6 +243,7 @@ var (
 	_ member.IssuerTeller   = (*Resolver)(nil)
 	_ member.ClaimReader    = (*Resolver)(nil)
 	_ member.Watcher        = (*Resolver)(nil)
+	_ member.WatchTeller    = (*Resolver)(nil)
 	_ member.Checker        = (*Resolver)(nil)
 	_ caddy.Provisioner     = (*Resolver)(nil)
 	_ caddy.Validator       = (*Resolver)(nil)

@@ -84,11 +84,13 @@ func (r *Resolver) WatchIdentity() string {
 // Watches tells whether [Resolver.Watch] does anything.
 func (r *Resolver) Watches() bool { return r.listener != nil }
 
-// Listening returns the state of the connection behind `invalidate_on_notify`,
-// or false without that option.
-func (r *Resolver) Listening() (Listening, bool) {
-	if r.listener == nil {
-		return Listening{}, false
+// WatchState implements [member.WatchTeller].
+func (r *Resolver) WatchState() member.WatchState {
+	if !r.Watches() {
+		return member.WatchState{}
 	}
-	return r.listener.state(), true
+	state := r.listener.state()
+	return member.WatchState{
+		Connected: state.Connected, Failures: state.Failures, Changes: state.Notifications, Unreadable: state.Unreadable,
+	}
 }
