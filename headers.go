@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
@@ -72,11 +73,12 @@ func (h Header) parse() (headerRule, error) {
 
 // reservedHeaders mean something to HTTP itself or to what checks credentials:
 // an identity in one of them would break the request or be taken for the
-// client's. Names are in the spelling of [fold].
+// client's. CGI makes HTTP_PROXY of Proxy, which many programs take for the proxy
+// that they have to use. Names are in the spelling of [fold].
 var reservedHeaders = []string{
-	"accept-encoding", "authorization", "connection", "content-encoding", "content-length", "content-type",
-	"cookie", "expect", "host", "keep-alive", "origin", "proxy-authenticate", "proxy-authorization",
-	"proxy-connection", "range", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "via",
+	"accept-encoding", "authorization", "connection", "content-encoding", "content-length", "content-range", "content-type",
+	"cookie", "dpop", "expect", "host", "http2-settings", "keep-alive", "origin", "proxy", "proxy-authenticate",
+	"proxy-authorization", "proxy-connection", "range", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "via",
 	"www-authenticate", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded",
 }
 
@@ -87,7 +89,7 @@ func checkHeaderName(name string) error {
 		return errors.New("the header's name is missing")
 	case !httpguts.ValidHeaderFieldName(name):
 		return fmt.Errorf("%q is not a header name; use letters, digits and hyphens", name)
-	case slices.Contains(reservedHeaders, string(fold(nil, name))):
+	case slices.Contains(reservedHeaders, string(fold(nil, name))), strings.HasPrefix(string(fold(nil, name)), "sec-"):
 		return fmt.Errorf("%s has a meaning of its own in HTTP; use another name, such as X-%s", name, name)
 	default:
 		return nil
