@@ -155,7 +155,7 @@ func TestTextInRedisIsNeverExpanded_SP007(t *testing.T) {
 	var key string
 	first.eventually(t, "the member is in Redis", func(string) bool {
 		first.send(t, first.request(t, "redis", nil))
-		key = redis.Command(t, "KEYS", "kca:2:"+tenant+":*")
+		key = redis.Command(t, "KEYS", "kca:*:"+tenant+":*")
 		return key != ""
 	})
 	written, err := exec.CommandContext(t.Context(), python, "-c", doctor, redis.Command(t, "GET", key), c.planted()).Output()
