@@ -6,13 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/spf13/cobra"
 )
 
 // The check loads all of a configuration, as `caddy validate` does: what a
 // handler of ours takes from other parts of it is there.
 func TestCheckFindsWhatHandlersNeedOfTheWholeConfiguration(t *testing.T) {
+	beCheck(t)
 	dir := t.TempDir()
 	database := filepath.Join(dir, "members.db")
 	if err := os.WriteFile(database, nil, 0o600); err != nil {
@@ -72,19 +71,16 @@ func TestCheckFindsWhatHandlersNeedOfTheWholeConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var out strings.Builder
-			cmd := &cobra.Command{}
-			cmd.SetOut(&out)
-			cmd.SetContext(t.Context())
-			err = checkResolvers(cmd, config)
-			if test.want != "" {
-				if err == nil || !strings.Contains(err.Error(), test.want) {
-					t.Errorf("the error is %v, want one with %q", err, test.want)
-				}
-				return
+			file := filepath.Join(t.TempDir(), "caddy.json")
+			if err := os.WriteFile(file, config, 0o600); err != nil {
+				t.Fatal(err)
 			}
-			if err != nil || out.String() != "1 resolvers are in order\n" {
-				t.Errorf("it says %q, %v", out.String(), err)
+			out, ok := check(t, "--config", file)
+			switch {
+			case ok != (test.want == ""):
+				t.Errorf("it ends well: %t, and says %s", ok, out)
+			case ok && !strings.Contains(out, "1 resolvers are in order\n"), !strings.Contains(out, test.want):
+				t.Errorf("it says %s, want %q", out, test.want)
 			}
 		})
 	}

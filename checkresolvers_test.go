@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,15 +12,7 @@ import (
 // `caddy keycloak-cache-auth check` finds what only asking finds, and says how to
 // mend it, before traffic does.
 func TestCheckOfResolversThatAreWrong_RS012(t *testing.T) {
-	const fileToCheck = "KCA_TEST_FILE_TO_CHECK"
-	if file := os.Getenv(fileToCheck); file != "" { // this is the command's process
-		cmd := checkCommand()
-		cmd.SetArgs([]string{"--config", file, "--adapter", "caddyfile"})
-		if cmd.ExecuteContext(t.Context()) != nil { // which prints why
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	beCheck(t)
 	dir := t.TempDir()
 	database := filepath.Join(dir, "members.db")
 	db, err := sql.Open("sqlite", database)
@@ -62,13 +53,9 @@ func TestCheckOfResolversThatAreWrong_RS012(t *testing.T) {
 			if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			// what the command loads stays until its process ends
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCheckOfResolversThatAreWrong_RS012$")
-			cmd.Env = append(os.Environ(), fileToCheck+"="+file, "KCA_TEST_PASSWORD="+secretInTests)
-			output, err := cmd.CombinedOutput()
-			out := string(output)
-			if failed := err != nil; failed != (tc.want != nil) {
-				t.Fatalf("%v: %s", err, out)
+			out, ok := check(t, "--config", file, "--adapter", "caddyfile")
+			if ok != (tc.want == nil) {
+				t.Fatalf("it ends well: %t, and says %s", ok, out)
 			}
 			for _, part := range tc.want {
 				if !strings.Contains(out, part) {

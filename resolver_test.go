@@ -66,8 +66,7 @@ func TestCachedMemberThatFailsTheCheckIsResolvedAgain(t *testing.T) {
 			h, logs := load(t, s.config())
 			alice := s.users["alice"].ID
 			wrong := &member.Member{Tenant: "t1", KCID: alice, ID: "m-wrong", Active: true}
-			plant(t, h, alice, "t1", wrong)
-			corrupt(wrong) // only now: the cache refuses to take what does not fit
+			corrupt(plant(t, h, alice, "t1", wrong)) // only now: the cache refuses to take what does not fit
 
 			fields := bearer(s.token("alice"), "t1")
 			got := send(t, h, fields)
@@ -91,16 +90,19 @@ func TestCachedMemberThatFailsTheCheckIsResolvedAgain(t *testing.T) {
 	}
 }
 
-// plant puts a member into the cache as if it were the one of this user.
-func plant(tb testing.TB, h *Handler, kcID, tenant string, m *member.Member) {
+// plant puts a member into the cache as if it were the one of this user, and
+// returns it as it is there.
+func plant(tb testing.TB, h *Handler, kcID, tenant string, m *member.Member) *member.Member {
 	tb.Helper()
 	issuer := h.Issuers[0].URL
 	want := store.Want{Tenant: tenant, Issuer: issuer, KCID: kcID, TTL: time.Minute}
 	cached := h.members.stores.common
 	lookup := cached.Begin(cached.keys.Member(tenant, issuer, kcID), want, nil)
-	if entry := lookup.Put(context.Background(), m, time.Minute, 0); entry == nil {
+	entry := lookup.Put(context.Background(), m, time.Minute, 0)
+	if entry == nil {
 		tb.Fatal("the cache took nothing")
 	}
+	return entry.Member
 }
 
 // RS-005, RS-015: what a resolver returns is checked as well, and not cached.
