@@ -24,6 +24,12 @@ type Memory struct {
 	// How many bytes the cached members may take, approximately. When it is
 	// full, members that are rarely asked for leave. Default: 64 MiB.
 	MaxSize int64 `json:"max_size,omitempty"`
+
+	// How many bytes the verified tokens may take that are remembered, so that
+	// their signatures need not be verified again: about 4 KB for each user who is
+	// active, twice that where claims are asked for by their names. When it is
+	// full, tokens that are rarely seen leave. Default: 64 MiB.
+	MaxTokensSize int64 `json:"max_tokens_size,omitempty"`
 }
 
 // Store is the part of the cache that several Caddy nodes share.
@@ -86,10 +92,11 @@ type Store struct {
 
 // Defaults of the cache.
 const (
-	defaultMaxSize      = 64 << 20
-	defaultKeyPrefix    = "kca"
-	defaultRedisTimeout = 50 * time.Millisecond
-	defaultMaxBlind     = 5 * time.Second
+	defaultMaxSize       = 64 << 20
+	defaultMaxTokensSize = 64 << 20
+	defaultKeyPrefix     = "kca"
+	defaultRedisTimeout  = 50 * time.Millisecond
+	defaultMaxBlind      = 5 * time.Second
 
 	// Sizes and times beyond these are taken for mistakes.
 	minMaxSize      = 1 << 20
@@ -111,8 +118,13 @@ const (
 
 // check tells what is wrong with the memory's settings.
 func (m Memory) check() error {
-	if m.MaxSize != 0 && (m.MaxSize < minMaxSize || m.MaxSize > maxMaxSize) {
-		return fmt.Errorf("memory: max_size %d is not between 1MiB and 1TiB", m.MaxSize)
+	for _, size := range []struct {
+		name  string
+		bytes int64
+	}{{"max_size", m.MaxSize}, {"max_tokens_size", m.MaxTokensSize}} {
+		if size.bytes != 0 && (size.bytes < minMaxSize || size.bytes > maxMaxSize) {
+			return fmt.Errorf("memory: %s %d is not between 1MiB and 1TiB", size.name, size.bytes)
+		}
 	}
 	return nil
 }

@@ -89,7 +89,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    stale_if_error <duration>
 //	    refresh_ahead  <duration>
 //	    memory {
-//	        max_size <size>
+//	        max_size        <size>
+//	        max_tokens_size <size>
 //	    }
 //	    store <url> {
 //	        tenants            <name...>
@@ -206,19 +207,23 @@ func parseMemory(h *Handler, d *caddyfile.Dispenser) error {
 // options parse the lines of the memory's block.
 func (m *Memory) options(d *caddyfile.Dispenser) map[string]func() error {
 	return map[string]func() error{
-		"max_size": func() error {
-			var text string
-			if err := parseWord(d, &text); err != nil {
-				return err
-			}
-			size, err := humanize.ParseBytes(text)
-			if err != nil || size < minMaxSize || size > maxMaxSize {
-				return d.Errf("max_size is a size between 1MiB and 1TiB, such as 64MiB, not %q", text)
-			}
-			m.MaxSize = int64(size)
-			return nil
-		},
+		"max_size":        func() error { return parseSize(d, &m.MaxSize) },
+		"max_tokens_size": func() error { return parseSize(d, &m.MaxTokensSize) },
 	}
+}
+
+// parseSize parses the size that is an option's only argument.
+func parseSize(d *caddyfile.Dispenser, to *int64) error {
+	option, text := d.Val(), ""
+	if err := parseWord(d, &text); err != nil {
+		return err
+	}
+	size, err := humanize.ParseBytes(text)
+	if err != nil || size < minMaxSize || size > maxMaxSize {
+		return d.Errf("%s is a size between 1MiB and 1TiB, such as 64MiB, not %q", option, text)
+	}
+	*to = int64(size)
+	return nil
 }
 
 func parseResolver(h *Handler, d *caddyfile.Dispenser) error {

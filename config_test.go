@@ -177,6 +177,7 @@ func TestFaultsInJSON(t *testing.T) {
 		"CF-017: tenant and tenant_header":        {object{"tenant": "{http.request.host}", "tenant_header": "X-Customer"}, "tenant and tenant_header"},
 		"CF-017: strip_only and issuer":           {object{"strip_only": true}, "strip_only"},
 		"CF-018: max_size negative":               {object{"memory": object{"max_size": -1}}, "memory: max_size"},
+		"CF-018: max_tokens_size too small":       {object{"memory": object{"max_tokens_size": 1}}, "memory: max_tokens_size"},
 		"CF-018: max_size enormous":               {object{"memory": object{"max_size": 1 << 50}}, "memory: max_size"},
 		"CF-018: leeway enormous":                 {object{"leeway": "2m"}, "leeway: 2m0s"},
 		"CF-018: leeway negative":                 {object{"leeway": "-1s"}, "leeway: -1s"},

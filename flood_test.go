@@ -28,7 +28,7 @@ func TestMemoryStaysFlat(t *testing.T) {
 	t.Run("T-20", func(t *testing.T) {
 		s := newSite(t)
 		s.realm.SetDefaultAlgorithm("EdDSA")
-		h, _ := load(t, s.config(func(h *Handler) { h.Memory.MaxSize = *floodCache << 20 }))
+		h, _ := load(t, s.config(func(h *Handler) { h.Memory = Memory{MaxSize: *floodCache << 20, MaxTokensSize: 16 << 20} }))
 		h.logger, h.members.logger = zap.NewNop(), zap.NewNop()
 		s.source.respond(func(_ context.Context, q member.Query) (*member.Member, error) {
 			return &member.Member{

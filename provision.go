@@ -1,6 +1,7 @@
 package keycloakcacheauth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -81,7 +82,7 @@ func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error
 	if h.metadata, err = newResourceMetadata(h, resource, expanded); err != nil {
 		return err
 	}
-	seen, release, err := seenTokens.Acquire("seen", newSeenTokens)
+	seen, release, err := acquireSeenTokens(cmp.Or(h.Memory.MaxTokensSize, defaultMaxTokensSize))
 	if err != nil {
 		return err
 	}
@@ -101,18 +102,21 @@ func (h *Handler) provisionTokens(ctx caddy.Context, repl *caddy.Replacer) error
 	return nil
 }
 
-// seenTokens remembers verified tokens for all configurations. It holds facts
-// only: each handler looks at times, keys and its own policy on each request.
+// seenTokens remembers verified tokens for all configurations that give as much
+// memory to that. It holds facts only: each handler looks at times, keys and its
+// own policy on each request.
 var seenTokens = shared.NewPool[*seenMemory]()
 
 type seenMemory struct{ *token.Seen }
 
-func newSeenTokens() (*seenMemory, error) {
-	seen, err := token.NewSeen(token.SeenConfig{})
-	if err != nil {
-		return nil, err
-	}
-	return &seenMemory{seen}, nil
+func acquireSeenTokens(size int64) (*seenMemory, func() error, error) {
+	return seenTokens.Acquire(size, func() (*seenMemory, error) {
+		seen, err := token.NewSeen(token.SeenConfig{MaxBytes: size})
+		if err != nil {
+			return nil, err
+		}
+		return &seenMemory{seen}, nil
+	})
 }
 
 // Destruct implements [caddy.Destructor].

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,12 +19,19 @@ type lazyClaims struct {
 	once sync.Once
 	text []byte
 	all  map[string]any
+
+	decoded atomic.Bool
+	grow    func() // called when they are decoded; nil for nothing
 }
 
 func (l *lazyClaims) get() map[string]any {
 	l.once.Do(func() {
 		// The text has been parsed before, so this cannot fail.
 		_ = json.Unmarshal(l.text, &l.all, json.WithUnmarshalers(exactNumbers))
+		l.decoded.Store(true)
+		if l.grow != nil {
+			l.grow()
+		}
 	})
 	return l.all
 }

@@ -15,14 +15,15 @@ import (
 
 // SeenConfig bounds [Seen].
 type SeenConfig struct {
-	// MaxBytes of memory for what is remembered. Default: 16 MiB.
+	// MaxBytes of memory for what is remembered: some 3 KiB for a token of Keycloak,
+	// twice that if claims are asked for that Token has no fields for. Default: 64 MiB.
 	MaxBytes int64
 
 	// Now is the clock. Default: [time.Now].
 	Now func() time.Time
 }
 
-const defaultSeenBytes = 16 << 20
+const defaultSeenBytes = 64 << 20
 
 // Seen remembers what verified tokens say, so that their signatures are not verified
 // on each request. It holds facts, never verdicts and never failures: who finds a
@@ -62,7 +63,7 @@ func newSeen(cfg SeenConfig, life time.Duration) (*Seen, error) {
 	s := &Seen{now: cfg.Now, life: life}
 	options := &otter.Options[seenID, *Token]{
 		MaximumWeight: uint64(cfg.MaxBytes),
-		Weigher:       func(_ seenID, tok *Token) uint32 { return tok.weight() },
+		Weigher:       func(_ seenID, tok *Token) uint32 { return s.weight(tok) },
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[seenID, *Token]) time.Duration {
 			left := e.Value.Expiry.Sub(s.now())
 			if s.life > 0 {
@@ -128,9 +129,13 @@ func (s *Seen) get(id seenID) *Token {
 	return tok
 }
 
+// put remembers a token that nobody else has yet.
 func (s *Seen) put(id seenID, tok *Token) {
 	if s == nil || !s.now().Before(tok.Expiry) { // it may be over, and within the leeway
 		return
+	}
+	if s.life == 0 {
+		tok.claims.grow = func() { s.weighAnew(id) }
 	}
 	s.tokens.Set(id, tok)
 }
@@ -141,18 +146,33 @@ func (s *Seen) forget(id seenID) {
 	}
 }
 
-// weight estimates the memory a remembered token takes, in bytes, the claims included
-// that are decoded when somebody asks for one of them.
-func (t *Token) weight() uint32 {
+// weight estimates the memory a remembered token takes, in bytes. Claims that nobody
+// has asked for are text, and count when they are decoded; but where answers are
+// remembered, whose time must not begin again, from the beginning.
+func (s *Seen) weight(tok *Token) uint32 {
 	const (
 		fixed     = 1024 // the entry, the token and what else there is only once
-		perByte   = 3    // the text, its strings in fields, and again among the claims
-		perText   = 40   // headers of a string, and of the value that holds it, twice
-		perObject = 400  // a map, of which the smallest has room for eight pairs
+		perByte   = 2    // the text, and its strings in fields
+		perText   = 16   // the header of a string
+		perObject = 100  // an entry in a map
 	)
-	text := t.claims.text
-	return uint32(fixed + perByte*len(text) + perText*bytes.Count(text, []byte{'"'})/2 +
-		perObject*bytes.Count(text, []byte{'{'}))
+	const ( // and for decoded ones
+		moreByByte   = 1
+		moreByText   = 24  // a value that holds a string
+		moreByObject = 300 // a map, of which the smallest has room for eight pairs
+	)
+	text := tok.claims.text
+	size, texts, objects := len(text), bytes.Count(text, []byte{'"'})/2, bytes.Count(text, []byte{'{'})
+	weight := fixed + perByte*size + perText*texts + perObject*objects
+	if s.life > 0 || tok.claims.decoded.Load() {
+		weight += moreByByte*size + moreByText*texts + moreByObject*objects
+	}
+	return uint32(weight) //nolint:gosec // a text is bounded by the size of a token, or an answer
+}
+
+// weighAnew notes that a remembered token takes more memory now.
+func (s *Seen) weighAnew(id seenID) {
+	s.tokens.ComputeIfPresent(id, func(tok *Token) (*Token, otter.ComputeOp) { return tok, otter.WriteOp })
 }
 
 // movedClock makes otter follow a clock that a test moves. Without ticks, what has
