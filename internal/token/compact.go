@@ -1,6 +1,7 @@
 package token
 
 import (
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -14,8 +15,7 @@ import (
 // maxKeyID bounds kid, in bytes. Keycloak's are 43 long.
 const maxKeyID = 256
 
-// attempt is one token on its way through Authenticate. It travels inside the
-// context to our key set, so that what is parsed once is not parsed again.
+// attempt is one token on its way through Authenticate.
 type attempt struct {
 	raw        string
 	signed     string // header and payload as they came: what the signature covers
@@ -25,10 +25,7 @@ type attempt struct {
 	headerType string
 	payload    payload
 
-	keys *KeySet
-	ask  asking
-	key  *key  // that made the signature; nil until it is proven
-	err  error // why it is not
+	key *key // that made the signature; nil until it is proven
 }
 
 // payload is what a token says. Until its attempt has a key, nobody vouches for it.
@@ -111,7 +108,7 @@ func decodeCompact(raw string) (header, payload, signature []byte, err error) {
 	return header, payload, signature, nil
 }
 
-// foldedHeader are the parameters read here or by go-jose.
+// foldedHeader are the parameters read here, or by others who read the token.
 var foldedHeader = folded("alg", "kid", "typ", "crit", "b64", "jwk", "jku", "x5c", "x5u", "cty", "enc", "zip", "nonce")
 
 func (l *limits) parseHeader(a *attempt, text []byte) error {
@@ -140,15 +137,34 @@ func (l *limits) parseHeader(a *attempt, text []byte) error {
 	if _, present := header.member("jwk"); present { // no issuer's tokens have one, forged ones do
 		return refuse(ReasonUnknownKey, "the header brings a key of its own (jwk), which is none of the issuer's")
 	}
+	if chain, present := header.member("x5c"); present && !areCertificates(chain) {
+		return refuse(ReasonMalformed, "the header's x5c is not a list of certificates")
+	}
+	if !numbersFit(text) {
+		return refuse(ReasonMalformed, "the header has a number that is out of the range of numbers")
+	}
 	a.headerType, _ = header.text("typ")
 	return a.takeKeyID(header)
 }
 
-// unusedKind returns the type of a parameter that RFC 7515 §4.1 defines and nobody reads
+// areCertificates tells whether a header's x5c is what it should be (RFC 7515 §4.1.6).
+// Nobody here looks at what they certify.
+func areCertificates(chain jsontext.Value) bool {
+	texts, ok := list(chain)
+	return ok && !slices.ContainsFunc(texts, func(text string) bool {
+		der, err := base64.StdEncoding.DecodeString(text)
+		if err == nil {
+			_, err = x509.ParseCertificate(der)
+		}
+		return err != nil
+	})
+}
+
+// unusedKind returns the type of a parameter that RFC 7515 §4.1 or RFC 8555 §6.5.2 defines and nobody reads
 // here, 0 for all others. Of another type it would stop other readers of the token.
 func unusedKind(name string) jsontext.Kind {
 	switch name {
-	case "jku", "x5u", "x5t", "x5t#S256", "cty":
+	case "jku", "x5u", "x5t", "x5t#S256", "cty", "nonce":
 		return '"'
 	case "x5c":
 		return '['
@@ -180,7 +196,8 @@ func (a *attempt) takeKeyID(header object) error {
 // foldedClaims are the claims in use, here or by who asks for requirements.
 var foldedClaims = folded("iss", "sub", "aud", "azp", "exp", "nbf", "iat", "jti", "typ", "cnf", "sid", "acr",
 	"scope", "client_id", "realm_access", "resource_access", "groups", "organization",
-	"preferred_username", "email", "email_verified", "name", "events", "nonce", "at_hash")
+	"preferred_username", "email", "email_verified", "name", "events", "nonce", "at_hash",
+	"_claim_names", "_claim_sources")
 
 func parsePayload(text []byte) (payload, error) {
 	claims, err := parseObject(text)

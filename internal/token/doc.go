@@ -29,7 +29,7 @@
 // Opaque tokens have nothing but an answer; and [Issuers.VerifyLogout] reads logout
 // tokens, which are never taken for access tokens, nor the other way round.
 //
-// The frame is go-oidc's verifier. Since that one is made for ID tokens, takes
-// JWS in JSON form, folds the case of claims and hides causes, it runs between
-// the steps before and after it, with a key set of ours.
+// go-oidc's verifier, which is made for ID tokens, is not on that way: it would take each
+// token apart twice more, and has no check that the steps above lack. test/oracle holds
+// us to it instead: no token is accepted here that it refuses.
 package token

@@ -201,6 +201,22 @@ func (p *payload) optionalText(name string) (string, error) {
 	return text, nil
 }
 
+// checkUnused refuses claims that mean nothing here, but stop other readers of the
+// token, or send them elsewhere for more of it (OpenID Connect Core 1.0 §5.6.2).
+func (p *payload) checkUnused() error {
+	for _, name := range []string{"nonce", "at_hash"} {
+		if _, err := p.optionalText(name); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"_claim_names", "_claim_sources"} {
+		if _, present := p.present(name); present {
+			return refuse(ReasonClaimType, "there is "+name+": claims from other sources are not taken")
+		}
+	}
+	return nil
+}
+
 func (p *payload) requiredTime(name string) (time.Time, error) {
 	value, present := p.present(name)
 	if !present {

@@ -68,9 +68,9 @@ func (s *Issuers) VerifyLogout(ctx context.Context, raw string, clients []string
 	if err != nil {
 		return Logout{}, err
 	}
-	unread, err := one.proveSignature(ctx, a, one.ask)
+	err = one.verifySignature(ctx, a, one.ask)
 	if err == nil {
-		err = unread
+		err = a.payload.checkUnused()
 	}
 	if err := one.done(err); err != nil {
 		return Logout{}, err

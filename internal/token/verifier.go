@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/coreos/go-oidc/v3/oidc"
-
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/jws"
 )
 
@@ -175,51 +173,22 @@ func (v *Verifier) screen(a *attempt) error {
 
 // prove verifies the signature and reads the claims, or asks for them.
 func (v *Verifier) prove(ctx context.Context, a *attempt, ask asking) (*Token, error) {
-	unread, err := v.proveSignature(ctx, a, ask)
-	if err != nil {
+	if err := v.verifySignature(ctx, a, ask); err != nil {
 		return nil, err
 	}
 	light := v.cfg.Introspection != nil && a.payload.isLightweight(v.cfg.Audiences)
 	tok, err := newToken(&a.payload, light)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case unread != nil:
-		return nil, unread
+	}
+	if err := a.payload.checkUnused(); err != nil {
+		return nil, err
 	}
 	tok.KeyID, tok.Algorithm, tok.key = a.keyID, a.algorithm, a.key
 	if light {
 		return v.inflate(ctx, a.raw, tok)
 	}
 	return tok, nil
-}
-
-// proveSignature verifies the signature. Unread is for when all else is well: the
-// token then holds a claim that go-oidc cannot read.
-func (v *Verifier) proveSignature(ctx context.Context, a *attempt, ask asking) (unread, err error) {
-	a.keys, a.ask = v.cfg.Keys, ask
-	_, oidcErr := v.oidc().Verify(context.WithValue(ctx, attemptKey{}, a), a.raw)
-	switch {
-	case a.err != nil: // ours, which go-oidc would only quote
-		return nil, a.err
-	case oidcErr != nil && a.key == nil: // not even as far as our key set
-		return nil, refuse(ReasonMalformed, "the header holds a parameter that cannot be read")
-	case oidcErr != nil:
-		return refuse(ReasonClaimType, "nonce, at_hash, _claim_names or _claim_sources is not of its type"), nil
-	}
-	return nil, nil
-}
-
-// oidc is made for each token: that costs nothing beside a signature, and lets the
-// realms of a template share all else.
-func (v *Verifier) oidc() *oidc.IDTokenVerifier {
-	return oidc.NewVerifier(v.cfg.Issuer, signatures{}, &oidc.Config{
-		SupportedSigningAlgs: v.algorithms,
-		// Both are Check's: several audiences may be configured, and go-oidc has
-		// no leeway for exp but five minutes for nbf.
-		SkipClientIDCheck: true,
-		SkipExpiryCheck:   true,
-	})
 }
 
 func (v *Verifier) asking() asking { return asking{observer: v.cfg.Observer} }

@@ -82,12 +82,12 @@ func (v *Verifier) verifySignatureOf(t *testing.T, raw string) error {
 	if err != nil {
 		return err
 	}
-	a := &attempt{raw: raw, signature: signature, keys: v.cfg.Keys, payload: payloadOf(payload)}
+	a := &attempt{raw: raw, signature: signature, payload: payloadOf(payload)}
 	a.signed = raw[:strings.LastIndexByte(raw, '.')]
 	if err := v.parseHeader(a, header); err != nil {
 		return err
 	}
-	return a.verifySignature(t.Context())
+	return v.verifySignature(t.Context(), a, v.asking())
 }
 
 func payloadOf(text []byte) payload { return payload{raw: text} }

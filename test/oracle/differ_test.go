@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -43,13 +44,15 @@ var stricter = []struct {
 	{token.ReasonMalformed, "the header has b64", "b64 that is null is there all the same"},
 	{token.ReasonAmbiguous, "stands twice", "which of two claims counts is a matter of taste"},
 	{token.ReasonAmbiguous, "in letter case only", "what reads the claims elsewhere may not look at letter case"},
+	{token.ReasonMalformed, "out of the range", "a number that is no float64 is another one to each reader"},
 	{token.ReasonMalformed, "is not of its type", "a header parameter that the standard defines is of its type, and null is of none"},
 	{token.ReasonUnknownKey, "key of its own", "a token that brings a key is not one of the issuer's"},
-	{token.ReasonMalformed, "holds a parameter", "a header parameter that libraries read is of the type they read"},
 	{token.ReasonSignature, "not for the token's alg", "the header names the algorithm of the key; the other goes by the key alone"},
 	{token.ReasonClaimType, "not printable", "sub and sid go into logs, keys and headers: 255 printable bytes at most"},
 	{token.ReasonClaimType, "acr is not a string", "a claim that requirements look at is of its type"},
-	{token.ReasonClaimType, "nonce, at_hash", "a claim that the standard defines is of its type, needed or not"},
+	{token.ReasonClaimType, "nonce is not", "a claim that the standard defines is of its type, needed or not"},
+	{token.ReasonClaimType, "at_hash is not", "a claim that the standard defines is of its type, needed or not"},
+	{token.ReasonClaimType, "from other sources", "go-oidc refuses claims that say where others are to be had, unless all is there"},
 }
 
 // whyStricter returns why a refusal of ours is right all the same.
@@ -115,12 +118,20 @@ func TestWeAcceptNothingThatAStrictVerifierRefuses(t *testing.T) {
 			t.Errorf("%s: %s: %v\n%s", kind, mistake, detail, readable(raw))
 		}
 	}
+	public := make([]crypto.PublicKey, 0, len(m.keys))
+	for _, key := range m.keys {
+		public = append(public, key.Public())
+	}
+	goOIDC := plain(public, now)
 	for range *mutations {
 		kind, raw := m.token()
 		tok, err := ours.Verify(t.Context(), raw)
 		objection := theirs.verify(raw)
 		if err == nil {
 			accepted[kind]++
+			if err := agrees(t.Context(), goOIDC, raw, tok); err != nil {
+				report("we accept what go-oidc refuses: "+lastPart(err), kind, err, raw)
+			}
 			switch {
 			case objection != nil:
 				report("we accept what the other refuses: "+lastPart(objection), kind, objection, raw)

@@ -4,12 +4,12 @@ module github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/test/oracle
 go 1.26.0
 
 require (
+	github.com/coreos/go-oidc/v3 v3.21.0
 	github.com/keycloak-cache-auth/caddy-keycloak-cache-auth v0.0.0
 	github.com/lestrrat-go/jwx/v3 v3.3.0
 )
 
 require (
-	github.com/coreos/go-oidc/v3 v3.21.0 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
 	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3 // indirect
 	github.com/lestrrat-go/blackmagic v1.0.4 // indirect
