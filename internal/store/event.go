@@ -13,7 +13,7 @@ import (
 // events are entries of plain fields. Any program may append one:
 //
 //	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope all
-//	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope tenant tenant acme
+//	XADD kca:3:log MAXLEN ~ 100000 * kind flush tenant acme scope tenant
 //	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope member tenant acme kc_id 8d0c…
 //	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope member tenant acme member_id 4711
 //	XADD kca:3:log MAXLEN ~ 100000 * kind flush scope user issuer https://… kc_id 8d0c…

@@ -141,8 +141,8 @@ func (w *world) failover() {
 // before the present one.
 func (w *world) trim() {
 	generations := 0
-	for i := len(w.records) - 1; i >= 0; i-- {
-		if w.records[i].fields[fieldKind] == kindGeneration {
+	for i, r := range slices.Backward(w.records) {
+		if r.fields[fieldKind] == kindGeneration {
 			if generations++; generations == 2 {
 				w.records = slices.Clone(w.records[i:])
 				return

@@ -167,7 +167,7 @@ func (s *Seen) weight(tok *Token) uint32 {
 	if s.life > 0 || tok.claims.decoded.Load() {
 		weight += moreByByte*size + moreByText*texts + moreByObject*objects
 	}
-	return uint32(weight) //nolint:gosec // a text is bounded by the size of a token, or an answer
+	return uint32(weight)
 }
 
 // weighAnew notes that a remembered token takes more memory now.
