@@ -59,10 +59,15 @@ func isAliasValue(value string) bool {
 }
 
 func (a tenantAliases) key(value string) string {
-	if a.hosts {
-		return strings.ToLower(value)
+	if !a.hosts {
+		return value
 	}
-	return value
+	return strings.Map(func(r rune) rune { // ASCII's letters only: those of others fold into them
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, value)
 }
 
 // of returns the tenant that a value means, and whether it means any: without

@@ -192,7 +192,7 @@ func (h *Handler) provisionAssertion(repl *caddy.Replacer) error {
 	if config.Audience, err = expandAll(repl, a.Audiences); err != nil {
 		return fmt.Errorf("assertion: audience: %w", err)
 	}
-	var ids []string // which stand for the keys: they are digests of them
+	var ids []string // which stand for the keys: they are digests of their public halves
 	for i, text := range a.Keys {
 		key, warning, err := readAssertionKey(repl, text)
 		if err != nil {
@@ -201,7 +201,7 @@ func (h *Handler) provisionAssertion(repl *caddy.Replacer) error {
 		if warning != "" {
 			h.logger.Warn("a key of assertions is not safe: " + warning)
 		}
-		config.Keys, ids = append(config.Keys, key), append(ids, key.ID())
+		config.Keys, ids = append(config.Keys, key), append(ids, fmt.Sprint(key.ID(), key.CanSign()))
 	}
 	settings := struct {
 		Keys, Audience    []string

@@ -218,6 +218,12 @@ func (m *memberStore) begin() {
 	})
 }
 
+// neverBegin keeps the store from connecting to anything, where a configuration is
+// loaded and nothing is served.
+func (m *memberStore) neverBegin() {
+	m.beginning.Do(func() { m.later.Stop() })
+}
+
 // settle waits, in the first moments of a store, until it knows what the log
 // says.
 func (m *memberStore) settle(ctx context.Context) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/introspect"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/tlsidentity"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
 )
 
@@ -176,7 +176,7 @@ func acquireIntrospection(w way, settings Introspect) (*introspection, func() er
 	var privateKey []byte
 	if settings.PrivateKeyFile != "" {
 		var err error
-		if privateKey, err = os.ReadFile(settings.PrivateKeyFile); err != nil {
+		if privateKey, err = tlsidentity.ReadFile(settings.PrivateKeyFile); err != nil {
 			return nil, nil, fmt.Errorf("introspect: private_key: %w", err)
 		}
 	}

@@ -217,3 +217,15 @@ func TestReloadWithChangedTrustPoolFileReplacesTheKeys(t *testing.T) {
 		t.Errorf("%d key sets after the file has changed, want 2", n)
 	}
 }
+
+// The check command loads what it never serves, and may take its time.
+func TestStoresThatNeverBegin(t *testing.T) {
+	s := newSite(t)
+	h, _ := load(t, s.config(func(h *Handler) { h.Stores = []*Store{{URL: "redis://127.0.0.1:1"}} }))
+	cached := h.members.stores.common
+	leaveStoresAlone()
+	cached.begin()
+	if !cached.begun.IsZero() || cached.later.Stop() {
+		t.Error("it has begun, or will")
+	}
+}

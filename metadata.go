@@ -132,9 +132,9 @@ func (h *Handler) checkResource() error {
 		return nil
 	case h.Resource == "":
 		return errors.New("resource_metadata needs resource: the URL that clients know this site by, such as https://app.example.com")
-	case h.ResourceMetadata == "":
-		return errors.New("resource is only used by resource_metadata; add that, or remove resource")
-	case h.ResourceMetadata != resourceMetadataDefault && !isPlainPath(h.ResourceMetadata):
+	case h.ResourceMetadata == "" && (h.Assertion == nil || h.Assertion.Issuer != ""):
+		return errors.New("resource is only used by resource_metadata, and by assertion without issuer; add one of them, or remove resource")
+	case h.ResourceMetadata != "" && h.ResourceMetadata != resourceMetadataDefault && !isPlainPath(h.ResourceMetadata):
 		return errors.New("resource_metadata is a path such as /.well-known/oauth-protected-resource, without query or escapes; leave it out for the one of RFC 9728")
 	}
 	if err := checkGlobalPlaceholders(h.Resource); err != nil {

@@ -62,7 +62,7 @@ func (m *mistakeLog) noteLogout(err error) {
 // noteIdentity logs why the upstream cannot be told who an admitted member is.
 func (m *mistakeLog) noteIdentity(why outcome, id *identity, details ...zap.Field) {
 	if m.isDue(mistake{kind: why}) {
-		m.logger.Error("a member's identity cannot be passed on, so the request is refused; send fewer or shorter values",
+		m.logger.Error("a member's identity cannot be passed on; it needs fewer or shorter values if it is too large, and text that is UTF-8",
 			append(details, zap.String("reason", string(why)), zap.String("tenant", id.tenant),
 				zap.String("kc_id", id.token.Subject), zap.String("member_id", id.member.ID))...)
 	}

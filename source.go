@@ -122,6 +122,7 @@ func (s tokenSources) take(r *http.Request) credential {
 
 func (s tokenSource) take(r *http.Request) credential {
 	var values []string
+	shown := 0 // as others may read it: Go passes over what it cannot read
 	switch s.from {
 	case fromHeader:
 		if s.name == authorizationHeader {
@@ -131,6 +132,7 @@ func (s tokenSource) take(r *http.Request) credential {
 		}
 		values = r.Header[s.name]
 	case fromCookie:
+		shown = countCookies(r.Header, s.isNamed)
 		for _, cookie := range r.CookiesNamed(s.name) {
 			values = append(values, cookie.Value)
 		}
@@ -138,18 +140,46 @@ func (s tokenSource) take(r *http.Request) credential {
 		if !strings.Contains(r.URL.RawQuery, s.name) && !strings.Contains(r.URL.RawQuery, "%") {
 			break // most requests: nothing to take apart
 		}
+		shown = countParameters(r.URL.RawQuery, s.isNamed)
 		values = r.URL.Query()[s.name]
 	}
 	switch {
-	case len(values) == 0:
+	case len(values) == 0 && shown == 0:
 		return credential{fault: outcomeMissingToken}
-	case len(values) > 1:
+	case len(values) > 1 || shown > 1:
 		return credential{fault: outcomeMultipleCredentials}
-	case values[0] == "":
+	case len(values) == 0 || values[0] == "":
 		return credential{fault: outcomeMalformedAuthorization}
 	default:
 		return credential{token: values[0], source: s}
 	}
+}
+
+func (s tokenSource) isNamed(name string) bool { return name == s.name }
+
+// countCookies returns how many cookies of a name stand in a request, whether or not
+// net/http takes them for cookies.
+func countCookies(header http.Header, isNamed func(string) bool) (count int) {
+	for _, field := range header["Cookie"] {
+		for pair := range strings.SplitSeq(field, ";") {
+			if name, _, _ := strings.Cut(pair, "="); isNamed(textproto.TrimString(name)) {
+				count++
+			}
+		}
+	}
+	return count
+}
+
+// countParameters returns how many parameters of a name stand in a query, whether or
+// not net/url takes them for parameters.
+func countParameters(query string, isNamed func(string) bool) (count int) {
+	for pair := range strings.SplitSeq(query, "&") {
+		name, _, _ := strings.Cut(pair, "=")
+		if decoded, err := url.QueryUnescape(name); err == nil && isNamed(decoded) {
+			count++
+		}
+	}
+	return count
 }
 
 // ambient tells whether browsers send the token by themselves.
@@ -174,11 +204,11 @@ func (s tokenSource) remove(r *http.Request) {
 			delete(r.Header, proofHeader) // of no use without the token
 		}
 	case fromCookie:
-		if len(r.CookiesNamed(s.name)) > 0 {
+		if countCookies(r.Header, s.isNamed) > 0 {
 			removeCookie(r.Header, s.name)
 		}
 	case fromQuery:
-		if !r.URL.Query().Has(s.name) {
+		if countParameters(r.URL.RawQuery, s.isNamed) == 0 {
 			return
 		}
 		removeParameter(r.URL, s.name)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -34,6 +35,12 @@ func TestTokenSources(t *testing.T) {
 		"the same parameter twice":                          {everywhere, "/?access_token=a&access_token=b", nil, "", outcomeMultipleCredentials},
 		"an empty cookie":                                   {everywhere, "/", http.Header{"Cookie": {"sid="}}, "", outcomeMalformedAuthorization},
 		"a parameter that the verifier will refuse":         {everywhere, "/?access_token=a%20b", nil, "a b", ""},
+		"a cookie that Go passes over":                      {everywhere, "/", http.Header{"Cookie": {"sid=" + good + "\""}}, "", outcomeMalformedAuthorization},
+		"a cookie that Go passes over, and a good one":      {everywhere, "/", http.Header{"Cookie": {"sid=" + good + "; sid=x\""}}, "", outcomeMultipleCredentials},
+		"a cookie among more than Go takes":                 {everywhere, "/", http.Header{"Cookie": {"sid=" + good + strings.Repeat(";a", 5000)}}, "", outcomeMalformedAuthorization},
+		"a parameter that Go passes over":                   {everywhere, "/?access_token=x%zz", nil, "", outcomeMalformedAuthorization},
+		"a parameter with a semicolon":                      {everywhere, "/?access_token=x;a", nil, "", outcomeMalformedAuthorization},
+		"a parameter that Go passes over, and a good one":   {everywhere, "/?access_token=" + good + "&access_token=x%zz", nil, "", outcomeMultipleCredentials},
 		"only the cookie counts, whatever is in the header": {[]TokenSource{{From: "cookie", Name: "sid"}}, "/", http.Header{"Authorization": {"Bearer " + good}}, "", outcomeMissingToken},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -166,5 +173,19 @@ func TestCookieNeedsSameOrigin(t *testing.T) {
 				t.Errorf("with the token in the header, status %d", got.status)
 			}
 		})
+	}
+}
+
+// What net/http passes over may be a token to who comes next.
+func TestStripTokenTakesWhatGoPassesOver(t *testing.T) {
+	sources := newTokenSources([]TokenSource{{From: "cookie", Name: "sid"}, {From: "query", Name: "access_token"}})
+	r := httptest.NewRequest(http.MethodGet, "/?b=2&access_token=x%zz", nil)
+	r.Header.Set("Cookie", `a=b; sid=x"; c=d`)
+	sources.remove(r)
+	if got := r.Header.Get("Cookie"); got != "a=b; c=d" {
+		t.Errorf("the cookies are %q", got)
+	}
+	if r.URL.RawQuery != "b=2" {
+		t.Errorf("the query is %q", r.URL.RawQuery)
 	}
 }

@@ -126,10 +126,10 @@ func (t tenantRule) named(name string) claimedTenant {
 	}
 	tenant, known := t.aliases.of(name)
 	switch {
-	case !t.valid(tenant):
-		return claimedTenant{fault: outcomeTenantInvalid}
-	case !known:
+	case !known && isAliasValue(name): // whatever the pattern: values are no tenants
 		return claimedTenant{fault: outcomeTenantUnknown}
+	case !known, !t.valid(tenant):
+		return claimedTenant{fault: outcomeTenantInvalid}
 	default:
 		return claimedTenant{name: tenant}
 	}

@@ -95,7 +95,7 @@ func isPlainParameter(query, name string) bool {
 			if err != nil {
 				return false // it might be this one
 			}
-			if !strings.EqualFold(decoded, name) {
+			if !strings.EqualFold(decoded, name) && !strings.EqualFold(bareName(decoded), name) {
 				continue
 			}
 			found++
@@ -105,19 +105,37 @@ func isPlainParameter(query, name string) bool {
 			}
 		}
 	}
-	return true
+	if found == 0 {
+		return true
+	}
+	values, _ := url.ParseQuery(query) // which gives up where there are too many
+	return len(values[name]) == 1
+}
+
+// bareName is what PHP and others make of a parameter's name.
+func bareName(name string) string {
+	name = strings.TrimLeft(name, " ")
+	if end := strings.IndexAny(name, "\x00["); end >= 0 {
+		name = name[:end]
+	}
+	return name
 }
 
 // isPlainCookie tells whether a cookie is there once, and not empty, or not at
 // all. Caddy finds cookies whatever their case.
 func isPlainCookie(r *http.Request, name string) bool {
+	found := countCookies(r.Header, func(other string) bool { return strings.EqualFold(other, name) })
+	if found == 0 {
+		return true
+	}
+	// net/http leaves out those whose value it does not like, and all if they are too many
 	var values []string
 	for _, cookie := range r.Cookies() {
 		if strings.EqualFold(cookie.Name, name) {
 			values = append(values, cookie.Value)
 		}
 	}
-	return isOneOrNone(values)
+	return found == 1 && len(values) == 1 && values[0] != ""
 }
 
 // isPlainHost tells whether no label of the host is empty, such as the one

@@ -32,7 +32,8 @@ type Cost struct {
 func Compare(t *testing.T, file string, steps []Step) {
 	t.Helper()
 	if raceDetector {
-		t.Skip("the race detector allocates")
+		t.Log("nothing is compared: the race detector allocates")
+		return
 	}
 	nothing := costOf(t, steps[0])
 	got := make(map[string]Cost, len(steps)-1)

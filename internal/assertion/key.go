@@ -39,6 +39,9 @@ type Key struct {
 // ID returns the key's thumbprint (RFC 7638, SHA-256, base64url), which is its kid.
 func (k *Key) ID() string { return k.id }
 
+// CanSign tells whether it is a private key.
+func (k *Key) CanSign() bool { return k.private != nil }
+
 // Algorithm returns "EdDSA" or "ES256".
 func (k *Key) Algorithm() string { return string(k.alg) }
 

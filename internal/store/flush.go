@@ -176,9 +176,10 @@ func (s *Store) WaitForLog(ctx context.Context) {
 	}
 }
 
-// Adopt learns the logouts that another store remembers: the one that was in use
-// before, when a configuration with other settings takes its place. What the
-// flush log of this store lacks is said in it within minutes.
+// Adopt learns the logouts that another store remembers, and the flushes that it could
+// not send yet: the one that was in use before, when a configuration with other
+// settings takes its place. Both are said in the flush log of this store, logouts
+// within minutes if it lacks them, flushes as soon as it takes them.
 func (s *Store) Adopt(other *Store) {
 	if other == nil || other == s {
 		return
@@ -186,6 +187,14 @@ func (s *Store) Adopt(other *Store) {
 	now := s.now()
 	for _, t := range other.logouts.all() {
 		s.logouts.add(t, now)
+	}
+	if s.log == nil || other.log == nil {
+		return
+	}
+	for _, scope := range other.log.unsentFlushes() {
+		item := s.log.hold(flushEvent(scope))
+		s.fences.raise(s.fences.scope(scope)...)
+		s.log.sendDone(item, ErrUnavailable) // the tail appends it
 	}
 }
 

@@ -25,7 +25,7 @@ type sharedTexts struct {
 // of returns text, or the same from another entry.
 func (s *sharedTexts) of(text string) string {
 	if text == "" || len(text) > maxSharedLength {
-		return text
+		return strings.Clone(text) // it may be part of a longer one
 	}
 	s.mu.RLock()
 	shared, ok := s.known[text]
@@ -39,12 +39,12 @@ func (s *sharedTexts) of(text string) string {
 		return shared
 	}
 	if len(s.known) >= maxShared {
-		return text
+		return strings.Clone(text)
 	}
 	if s.known == nil {
 		s.known = make(map[string]string)
 	}
-	shared = strings.Clone(text) // it may be part of a longer one
+	shared = strings.Clone(text)
 	s.known[shared] = shared
 	return shared
 }
@@ -60,7 +60,12 @@ func (s *sharedTexts) lean(key string, entry *Entry) {
 	if m.KCID == entry.KCID {
 		m.KCID = entry.KCID
 	}
-	m.Tenant, m.Issuer = s.of(m.Tenant), s.of(m.Issuer)
+	if m.Tenant == entry.Tenant {
+		m.Tenant = entry.Tenant
+	}
+	if m.Issuer == entry.Issuer {
+		m.Issuer = entry.Issuer
+	}
 	if len(m.Attributes) > 0 {
 		m.Attributes = s.leanAttributes(m.Attributes)
 	}

@@ -258,6 +258,32 @@ func TestAdoptCarriesLogoutsOver(t *testing.T) {
 	}
 }
 
+// A reload with other settings, such as the right password, makes another store. What
+// the former one could not send must not be lost with it.
+func TestAdoptCarriesWaitingFlushesOver(t *testing.T) {
+	f, clock := newFakeRedis(t), newTestClock()
+	old, there := sharing(t, f, clock.now), sharing(t, f, clock.now)
+	m, want := alice()
+	there.Begin("k", want, nil).Put(t.Context(), m, time.Minute, 0)
+	f.answer("-NOPERM no permission", "XADD")
+	if _, err := old.Flush(t.Context(), Scope{Tenant: want.Tenant}, nil); !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("error %v", err)
+	}
+	s := sharing(t, f, clock.now)
+	s.Adopt(old)
+	if err := old.Destruct(); err != nil {
+		t.Fatal(err)
+	}
+	if entry, _, _ := s.Begin("k", want, nil).Get(t.Context()); entry != nil {
+		t.Error("the store that comes after serves who was flushed")
+	}
+	f.answer("", "XADD")
+	eventually(t, "the other node learns of the flush", func() bool {
+		_, result := there.Memory("k", want)
+		return result == Fenced
+	})
+}
+
 func TestALogoutThatWaitsIsNoSuccessWhenRepeated(t *testing.T) {
 	inBubble(t, func(t *testing.T, node func(logClient, int64) *Store) {
 		m := &memoryLog{}

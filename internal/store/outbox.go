@@ -109,6 +109,18 @@ func (g *flushLog) collapse() {
 	}
 }
 
+// unsentFlushes returns what the waiting events flush.
+func (g *flushLog) unsentFlushes() (scopes []Scope) {
+	g.sent.mu.Lock()
+	defer g.sent.mu.Unlock()
+	for _, item := range g.sent.items {
+		if item.event.flushes() && !item.acked {
+			scopes = append(scopes, item.event.scope)
+		}
+	}
+	return scopes
+}
+
 // send appends an event for a caller, within a budget of its own.
 func (g *flushLog) send(ctx context.Context, item *outgoing, observer Observer) error {
 	if g.hopeless() {

@@ -86,6 +86,7 @@ func (s *shards) of(key string) *breaker {
 		for old, b := range s.masters { // those who are well, or gone, lose nothing
 			if b.allowsReads() {
 				delete(s.masters, old)
+				go b.stop() // a look-up may still have it, and find that it fails
 			}
 		}
 		if len(s.masters) >= maxShards {
@@ -101,12 +102,20 @@ func (s *shards) of(key string) *breaker {
 // probe reads a key of a master, as look-ups do. Who has no keys any more, because
 // another has taken over, is asked nothing again, and need not be left alone.
 func (s *shards) probe(ctx context.Context, address string) error {
-	for n := range maxProbeKeys {
-		if key := s.key + separator + strconv.Itoa(n); s.master(key) == address {
-			return s.get(ctx, key)
-		}
+	if key := s.keyOf(address); key != "" {
+		return s.get(ctx, key)
 	}
 	return nil
+}
+
+// keyOf returns a key that a master has, or "" if it has none any more.
+func (s *shards) keyOf(address string) string {
+	for n := range maxProbeKeys {
+		if key := s.key + separator + strconv.Itoa(n); s.master(key) == address {
+			return key
+		}
+	}
+	return ""
 }
 
 // check is that of the common breaker, and of the master that has a key.
@@ -127,13 +136,18 @@ func (s *shards) state() (State, error) {
 		return Down, cause
 	}
 	var counts [states]int
-	for _, b := range s.masters {
+	all := 0
+	for address, b := range s.masters {
 		of, why := b.current()
+		if of == ReadOnly && s.keyOf(address) == "" {
+			continue // another has taken over, so that no write will tell
+		}
+		all++
 		if counts[of]++; of != Up {
 			cause = why
 		}
 	}
-	switch all := len(s.masters); {
+	switch {
 	case all == 0:
 		return state, cause
 	case counts[Up] == all:

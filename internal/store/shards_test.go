@@ -99,3 +99,19 @@ func TestBreakersOfMastersAreBounded(t *testing.T) {
 		t.Errorf("who has no slots any more is left alone for ever: %v", err)
 	}
 }
+
+// Who is replaced while it takes no writes gets none that would tell of better times.
+func TestAReadOnlyMasterWithoutSlotsIsForgotten(t *testing.T) {
+	s := newTestShards(t, 3, func(context.Context, string) error { return nil })
+	gone := s.make(func(context.Context) error { return nil })
+	gone.writeFailed(errTest, true)
+	s.masters["127.0.0.1:99"] = gone
+	s.of("k")
+	if state, _ := s.state(); state != Up {
+		t.Errorf("the cluster is %s", state)
+	}
+	s.of("k").writeFailed(errTest, true)
+	if state, _ := s.state(); state != ReadOnly {
+		t.Errorf("with a master of its own that takes no writes it is %s", state)
+	}
+}

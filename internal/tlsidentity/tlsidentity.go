@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/caddyserver/caddy/v2"
@@ -59,11 +60,11 @@ func (id *Identity) readCertificate(certificateFile, keyFile string) error {
 		return errors.New("give two files, the certificate's and its key's")
 	}
 	var err error
-	if id.Certificate, err = os.ReadFile(certificateFile); err != nil {
-		return err
+	if id.Certificate, err = ReadFile(certificateFile); err != nil {
+		return fmt.Errorf("the certificate: %w", err)
 	}
-	if id.Key, err = os.ReadFile(keyFile); err != nil {
-		return err
+	if id.Key, err = ReadFile(keyFile); err != nil {
+		return fmt.Errorf("its key: %w", err)
 	}
 	pair, err := tls.X509KeyPair(id.Certificate, id.Key)
 	if err != nil {
@@ -75,3 +76,13 @@ func (id *Identity) readCertificate(certificateFile, keyFile string) error {
 
 // Config returns a configuration of the caller's own.
 func (id Identity) Config() *tls.Config { return id.tls.Clone() }
+
+// ReadFile reads a file whose path may come from a placeholder. The error does not
+// repeat the path: it may be the secret itself, given where its path belongs.
+func ReadFile(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, fmt.Errorf("give the path of a file that can be read, not what it holds: %w", failed.Err)
+	}
+	return text, err
+}

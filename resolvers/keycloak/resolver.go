@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/tlsidentity"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/internal/options"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/resolvers/internal/remote"
@@ -271,7 +271,7 @@ func (r *Resolver) settings() (settings, error) {
 		return settings{}, errors.New("key_id goes with private_key; remove one, or add the other")
 	}
 	if s.PrivateKey != "" {
-		content, err := os.ReadFile(s.PrivateKey) //nolint:gosec // the configuration names the file
+		content, err := tlsidentity.ReadFile(s.PrivateKey) //nolint:gosec // the configuration names the file
 		if err != nil {
 			return settings{}, fmt.Errorf("private_key: %w", err)
 		}

@@ -78,7 +78,7 @@ func bars(s scale) []bar {
 		{keyRedis, "member from Redis ÷ a handler that does one GET", ratio, 0.80, 0.90, false},
 		{keyStatements, "SQL statements for a member and `ttl`, on a node", statements, 1, none, true},
 		{keyProfile, "the same with `profile`", statements, 2, none, true},
-		{keyObjects, "allocations on the hot path, beyond bare Caddy's", objects, 10, none, true},
+		{keyObjects, "allocations on the hot path, beyond those with a handler that does nothing", objects, 10, none, true},
 		{keyBytes, "bytes that they are", bytesUnit, 1536, none, true},
 		{keyHeap, "heap for a cached member with 8 attributes", kibibytes, 1, none, true},
 		{keyStartDown, "start to the first 503 with nothing reachable, over bare Caddy's first answer", millis, 100, none, true},
