@@ -271,7 +271,7 @@ func (r *Resolver) settings() (settings, error) {
 		return settings{}, errors.New("key_id goes with private_key; remove one, or add the other")
 	}
 	if s.PrivateKey != "" {
-		content, err := tlsidentity.ReadFile(s.PrivateKey) //nolint:gosec // the configuration names the file
+		content, err := tlsidentity.ReadFile(s.PrivateKey)
 		if err != nil {
 			return settings{}, fmt.Errorf("private_key: %w", err)
 		}

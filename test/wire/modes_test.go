@@ -240,7 +240,7 @@ func (s *modesSite) raw(t *testing.T, path string, fields ...string) string {
 // metric returns a counter's value, "" if it is not there.
 func (s *modesSite) metric(t *testing.T, name, label string) string {
 	t.Helper()
-	response, err := http.Get("http://" + s.addr + "/metrics") //nolint:noctx // it is near, and soon over
+	response, err := http.Get("http://" + s.addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
