@@ -122,7 +122,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		"a signature in another's header":   {with(`"hmac_secret":"x","hmac_header":"X-A","headers":{"X-A":"y"}`), "X-A is set, too"},
 		"a secret that is not set":          {with(`"hmac_secret":"{env.KCA_TEST_EMPTY}"`), "hmac: the placeholder {env.KCA_TEST_EMPTY} is empty"},
 		"a certificate without key":         {with(`"client_certificate_file":"/x"`), "client_certificate: give two files"},
-		"a certificate that is not there":   {with(`"client_certificate_file":"/nonexistent","client_key_file":"/nonexistent"`), "client_certificate: open /nonexistent"},
+		"a certificate that is not there":   {with(`"client_certificate_file":"/nonexistent","client_key_file":"/nonexistent"`), "client_certificate: the certificate: give the path of a file that can be read"},
 		"a url of creation that is bad":     {with(`"on_unknown":"http://app/"`), "on_unknown: http:// is only accepted"},
 		"a trust pool that does not exist":  {with(`"trust_pool":{"provider":"nope"}`), "trust_pool"},
 		"a trust pool of a missing file":    {with(`"trust_pool":{"provider":"file","pem_files":["/nonexistent"]}`), "trust_pool"},

@@ -87,7 +87,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		"no secret":                      {`{"issuer":"https://sso/realms/main","client_id":"a"}`, "client_secret: none is given"},
 		"a secret and a key":             {with(`"private_key_file":"/x"`), "exclude each other"},
 		"the id of no key":               {with(`"key_id":"x"`), "key_id goes with private_key"},
-		"a key that is missing":          {`{"issuer":"https://sso/realms/main","client_id":"a","private_key_file":"/nonexistent"}`, "private_key: open /nonexistent"},
+		"a key that is missing":          {`{"issuer":"https://sso/realms/main","client_id":"a","private_key_file":"/nonexistent"}`, "private_key: give the path of a file that can be read"},
 		"a key that is none":             {`{"issuer":"https://sso/realms/main","client_id":"a","private_key_file":"config_test.go"}`, "private key: neither a JWK nor a PEM file"},
 		"a secret that is not set":       {`{"issuer":"https://sso/realms/main","client_id":"a","client_secret":"{env.KCA_TEST_EMPTY}"}`, "{env.KCA_TEST_EMPTY} is empty"},
 		"a relative issuer":              {issuer("/realms/main"), "not an absolute https:// URL"},
