@@ -132,15 +132,16 @@ func (s tokenSource) take(r *http.Request) credential {
 		}
 		values = r.Header[s.name]
 	case fromCookie:
-		shown = countCookies(r.Header, s.isNamed)
+		if shown = countCookies(r.Header, s.isNamed); shown == 0 {
+			break // most requests: nothing to take apart
+		}
 		for _, cookie := range r.CookiesNamed(s.name) {
 			values = append(values, cookie.Value)
 		}
 	case fromQuery:
-		if !strings.Contains(r.URL.RawQuery, s.name) && !strings.Contains(r.URL.RawQuery, "%") {
-			break // most requests: nothing to take apart
+		if shown = countParameters(r.URL.RawQuery, s.isNamed); shown == 0 {
+			break
 		}
-		shown = countParameters(r.URL.RawQuery, s.isNamed)
 		values = r.URL.Query()[s.name]
 	}
 	switch {

@@ -29,18 +29,11 @@ const keysPath = "/.well-known/user-assertion/jwks.json"
 // caddyBinary is Caddy with the module: the one that KCA_CADDY names, or one that is
 // built once for all tests.
 var caddyBinary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv("KCA_CADDY"); path != "" {
-		return path, nil
-	}
 	dir, err := makeDir()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "caddy")
-	if out, err := exec.Command("go", "build", "-o", path, "../cmd/caddy").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building caddy: %w\n%s", err, out)
-	}
-	return path, nil
+	return servers.CaddyBinary(dir, false)
 })
 
 // front is a real Caddy in front of an example, and a realm whose users it lets in.

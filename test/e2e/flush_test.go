@@ -111,7 +111,7 @@ func TestFlushByTheCommand(t *testing.T) {
 	}
 	run := func(args ...string) string {
 		t.Helper()
-		path, err := binary.build()
+		path, err := binary()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,18 +11,15 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/servers"
 )
 
-// binary is where the tests' own build of Caddy goes; it is made when first
+// binary returns the Caddy to test. The tests' own build of it is made when first
 // asked for, so that a run that skips everything builds nothing.
-var binary struct {
-	dir   string
-	build func() (string, error)
-}
+var binary func() (path string, err error)
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -35,23 +32,6 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary.dir = dir
-	binary.build = sync.OnceValues(buildCaddy)
+	binary = sync.OnceValues(func() (string, error) { return servers.CaddyBinary(dir, raceEnabled) })
 	return m.Run()
-}
-
-func buildCaddy() (string, error) {
-	if path := os.Getenv("KCA_CADDY"); path != "" {
-		return path, nil
-	}
-	path := filepath.Join(binary.dir, "caddy")
-	args := []string{"build", "-o", path}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	out, err := exec.Command("go", append(args, "github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/cmd/caddy")...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("building caddy: %w\n%s", err, out)
-	}
-	return path, nil
 }

@@ -113,7 +113,7 @@ type site struct {
 // newCaddy starts a Caddy without configuration.
 func (w *world) newCaddy(t *testing.T) *site {
 	t.Helper()
-	path, err := binary.build()
+	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -231,10 +232,18 @@ func startSite(tb testing.TB) *site {
 		write("")
 	}
 
-	var log bytes.Buffer
+	runCaddy(tb, binary, config, s.plain, s.open, s.tls)
+	return s
+}
+
+// runCaddy runs Caddy until the test ends, and returns its log once it listens at all
+// addresses. What it stores, it stores beside its configuration.
+func runCaddy(tb testing.TB, binary, config string, addrs ...string) *runningLog {
+	tb.Helper()
+	dir, log := filepath.Dir(config), new(runningLog)
 	caddy := exec.Command(binary, "run", "--config", config)
 	caddy.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-	caddy.Stdout, caddy.Stderr = &log, &log
+	caddy.Stdout, caddy.Stderr = log, log
 	if err := caddy.Start(); err != nil {
 		tb.Fatal(err)
 	}
@@ -252,15 +261,35 @@ func startSite(tb testing.TB) *site {
 			<-ended
 		}
 		if tb.Failed() {
-			tb.Logf("Caddy's log ends in:\n%s", log.Bytes()[max(0, log.Len()-4000):])
+			text := log.String()
+			tb.Logf("Caddy's log ends in:\n%s", text[max(0, len(text)-4000):])
 		}
 	})
-	for _, addr := range []string{s.plain, s.open, s.tls} {
+	for _, addr := range addrs {
 		if err := waitFor(addr, ended); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	return s
+	return log
+}
+
+// runningLog is the log of a process that still writes it.
+type runningLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *runningLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// String returns what has been written so far.
+func (l *runningLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // waitFor waits until somebody listens at addr.
@@ -286,7 +315,7 @@ func waitFor(addr string, ended <-chan struct{}) error {
 // caddyBinary returns the path of the Caddy to test.
 func caddyBinary(tb testing.TB) string {
 	tb.Helper()
-	path, err := binary.build()
+	path, err := binary()
 	if err != nil {
 		tb.Fatal(err)
 	}

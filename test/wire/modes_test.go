@@ -1,20 +1,16 @@
 package wire_test
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
 )
@@ -116,21 +112,7 @@ type modesSite struct {
 	realm *kctest.Realm
 	user  kctest.User
 	good  string // the token that the application knows
-
-	mu  sync.Mutex
-	log bytes.Buffer
-}
-
-func (s *modesSite) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.log.Write(p)
-}
-
-func (s *modesSite) logged() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.log.String()
+	log   *runningLog
 }
 
 func (s *modesSite) token(options ...kctest.Option) string {
@@ -185,33 +167,7 @@ func startModes(t *testing.T, binary string) *modesSite {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	caddy := exec.Command(binary, "run", "--config", config)
-	caddy.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-	caddy.Stdout, caddy.Stderr = s, s
-	if err := caddy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = caddy.Wait() // how it ended shows in its log
-		close(ended)
-	}()
-	t.Cleanup(func() {
-		_ = caddy.Process.Signal(os.Interrupt)
-		select {
-		case <-ended:
-		case <-time.After(patience):
-			_ = caddy.Process.Kill()
-			<-ended
-		}
-		if t.Failed() {
-			log := s.logged()
-			t.Logf("Caddy's log ends in:\n%s", log[max(0, len(log)-4000):])
-		}
-	})
-	if err := waitFor(s.addr, ended); err != nil {
-		t.Fatal(err)
-	}
+	s.log = runCaddy(t, binary, config, s.addr)
 	return s
 }
 
@@ -307,7 +263,7 @@ func reportOnlyChangesNoAnswer(t *testing.T, s *modesSite) {
 	if n := s.metric(t, "reports_total", `outcome="tenant_invalid"`); n != "9" {
 		t.Errorf("%s reports of bad tenants, want 9", n)
 	}
-	if log := s.logged(); !strings.Contains(log, "nothing is protected") || !strings.Contains(log, "request would have been refused") || strings.Contains(log, s.good) {
+	if log := s.log.String(); !strings.Contains(log, "nothing is protected") || !strings.Contains(log, "request would have been refused") || strings.Contains(log, s.good) {
 		t.Error("the log does not warn, does not tell of reports, or has a token")
 	}
 }
@@ -337,7 +293,7 @@ func compareHeaderThroughReverseProxy(t *testing.T, s *modesSite) {
 			t.Errorf("%s: %q, want %s", step.result, n, step.want)
 		}
 	}
-	if log := s.logged(); !strings.Contains(log, `"theirs":"`+memberID+`"`) || strings.Contains(log, s.good) {
+	if log := s.log.String(); !strings.Contains(log, `"theirs":"`+memberID+`"`) || strings.Contains(log, s.good) {
 		t.Error("differences are not logged, or a token is")
 	}
 }
