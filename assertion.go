@@ -273,19 +273,22 @@ func (a *assertions) of(id *identity) (headerField, error) {
 // identify gives an admitted request its headers: all of them, or none and the
 // outcome that refuses it.
 func (h *Handler) identify(header http.Header, repl *caddy.Replacer, id *identity) outcome {
-	var asserted headerField
-	if id.outcome == outcomeMember {
-		var err error
-		switch asserted, err = h.assertions.of(id); {
-		case errors.Is(err, assertion.ErrTooLarge):
-			h.mistakes.noteIdentity(outcomeIdentityTooLarge, id, zap.Error(err))
-			return outcomeIdentityTooLarge
-		case err != nil:
-			h.mistakes.noteIdentity(outcomeAssertionFailed, id, zap.Error(err))
-			return outcomeAssertionFailed
+	if id.outcome != outcomeMember {
+		if h.headers.status {
+			header[headerAuthStatus] = []string{authStatusAnonymous}
 		}
+		return ""
 	}
-	if size := h.headers.set(header, repl, id, asserted); size > maxIdentitySize {
+	asserted, err := h.assertions.of(id)
+	switch {
+	case errors.Is(err, assertion.ErrTooLarge):
+		h.mistakes.noteIdentity(outcomeIdentityTooLarge, id, zap.Error(err))
+		return outcomeIdentityTooLarge
+	case err != nil:
+		h.mistakes.noteIdentity(outcomeAssertionFailed, id, zap.Error(err))
+		return outcomeAssertionFailed
+	}
+	if size := h.setMember(header, repl, id, asserted); size > maxIdentitySize {
 		h.mistakes.noteIdentity(outcomeIdentityTooLarge, id, zap.Int("bytes", size), zap.Int("limit", maxIdentitySize))
 		return outcomeIdentityTooLarge
 	}

@@ -579,7 +579,7 @@ func TestAssertionCostsNextToNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, refused := h.members.find(t.Context(), tok.Token, "t1")
+		found, refused := h.members.find(t.Context(), tok.Token, "t1", nil)
 		if refused != "" {
 			t.Fatal(refused)
 		}

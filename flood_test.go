@@ -39,7 +39,7 @@ func TestMemoryStaysFlat(t *testing.T) {
 		before := heap()
 		flat(t, "members", *floodMembers, func(i int) {
 			tok := &token.Token{Issuer: s.realm.Issuer(), Subject: "user-" + strconv.Itoa(i)}
-			if _, refused := h.members.find(t.Context(), tok, "t"+strconv.Itoa(i%50)); refused != "" {
+			if _, refused := h.members.find(t.Context(), tok, "t"+strconv.Itoa(i%50), nil); refused != "" {
 				t.Fatal(refused)
 			}
 		})

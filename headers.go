@@ -98,8 +98,9 @@ func checkHeaderName(name string) error {
 
 // headerSet is all headers that an admitted request gets.
 type headerSet struct {
-	rules  []headerRule
-	status bool // also X-Auth-Status, as the default set does
+	rules   []headerRule
+	status  bool // also X-Auth-Status, as the default set does
+	lasting bool // they tell of token, tenant and member, and of nothing else
 }
 
 // defaultHeaders are sent unless the configuration names others.
@@ -124,7 +125,7 @@ func newHeaderSet(configured []Header, off bool, tenantHeader string) (headerSet
 	if off {
 		return headerSet{}, nil
 	}
-	set := headerSet{status: len(configured) == 0}
+	set := headerSet{status: len(configured) == 0, lasting: true}
 	if set.status {
 		configured = defaultHeaders(tenantHeader)
 	}
@@ -140,6 +141,7 @@ func newHeaderSet(configured []Header, off bool, tenantHeader string) (headerSet
 		}
 		seen[folded] = true
 		set.rules = append(set.rules, rule)
+		set.lasting = set.lasting && rule.value.isLasting()
 	}
 	return set, nil
 }
@@ -159,37 +161,43 @@ func (s headerSet) names() []string {
 // make another one of it.
 const maxIdentitySize = 16 << 10
 
-// set gives the request the identity's headers, the assertion if there is one
-// among them, and returns what they take. If that is more than
-// [maxIdentitySize], it sets none of them. The owned names have been stripped
-// before. Each request gets values of its own: Caddy's `header` directive
-// edits them in place.
-func (s headerSet) set(header http.Header, repl *caddy.Replacer, id *identity, asserted headerField) (size int) {
-	if id.outcome != outcomeMember {
-		if s.status {
-			header[headerAuthStatus] = []string{authStatusAnonymous}
-		}
-		return 0
+// setMember gives the request the headers of an admitted member, the assertion if there
+// is one among them, and returns what they take. If that is more than
+// [maxIdentitySize], it sets none of them. The owned names have been stripped before.
+func (h *Handler) setMember(header http.Header, repl *caddy.Replacer, id *identity, asserted headerField) (size int) {
+	var room [maxFieldsOnStack]headerField
+	fields, size, known := id.visit.fieldsFor(id.member)
+	if !known {
+		fields, size = h.headers.of(repl, id, room[:0])
+		h.visited(id, fields, size)
 	}
-	fields := make([]headerField, 0, maxFieldsOnStack)
-	for _, rule := range s.rules {
-		fields = append(fields, headerField{rule.name, rule.value.header(repl, id)})
-	}
-	fields = append(fields, asserted)
-	for _, f := range fields {
-		size += f.size()
-	}
-	if size > maxIdentitySize {
+	if size += asserted.size(); size > maxIdentitySize {
 		return size
 	}
-	values := make([]string, 0, len(fields))
-	for _, f := range fields {
+	// Each request gets values of its own: Caddy's `header` directive edits them in place.
+	values := make([]string, 0, len(fields)+1)
+	set := func(f headerField) {
 		if f.value != "" {
 			values = append(values, f.value)
 			header[f.name] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
+	for _, f := range fields {
+		set(f)
+	}
+	set(asserted)
 	return size
+}
+
+// of returns the headers of an admitted member, in the room that is given, and what
+// they take.
+func (s headerSet) of(repl *caddy.Replacer, id *identity, room []headerField) (fields []headerField, size int) {
+	fields = room
+	for _, rule := range s.rules {
+		f := headerField{rule.name, rule.value.header(repl, id)}
+		fields, size = append(fields, f), size+f.size()
+	}
+	return fields, size
 }
 
 // maxFieldsOnStack is more than most sites send; there is no limit.

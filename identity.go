@@ -21,8 +21,9 @@ const (
 
 	// identityKey leads from a request's replacer to its identity, so that a
 	// second handler of the same request finds the first one's and replaces
-	// what it says. It is no placeholder anybody can use: it has no text.
-	identityKey = modulePrefix + "\x00identity"
+	// what it says. It is no placeholder anybody can use: it has no text. It is
+	// short, so that Caddy sees soon that it is none of its own.
+	identityKey = "\x00kca"
 )
 
 // rolesAttribute is the attribute of a member that holds its roles.
@@ -43,6 +44,7 @@ type identity struct {
 	source          source
 	loadedAt        time.Time
 	memberEnd       time.Time // until when the member is good for this site without another look
+	visit           *visit    // the token's last one to the tenant, or nil
 }
 
 // source is where a member was found.

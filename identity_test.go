@@ -166,8 +166,10 @@ func TestHeaderValuesAreNotShared(t *testing.T) {
 		sendRequest(t, h, r)
 		return r.Header
 	}
-	for _, values := range serve() {
-		values[0] = "edited"
+	for range often { // the later ones have headers that the token holds
+		for _, values := range serve() {
+			values[0] = "edited"
+		}
 	}
 	for name, values := range serve() {
 		if len(values) != 1 || values[0] == "edited" {

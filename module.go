@@ -275,6 +275,7 @@ type Handler struct {
 	assertions *assertions       // nil for none
 	owned      *ownedHeaders
 	headers    headerSet
+	visits     *visits
 	sources    tokenSources
 	tenant     tenantRule
 	tokens     *token.Issuers
@@ -329,6 +330,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.compare, err = h.newComparison(); err != nil {
 		return err
 	}
+	h.visits = new(visits)
 	h.sources = newTokenSources(h.TokenFrom)
 	h.sources.warn(h.logger)
 	h.mistakes = &mistakeLog{logger: h.logger, now: time.Now}
@@ -352,6 +354,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // Cleanup gives back what Provision took, also where that failed half-way.
 // Requests may still be under way, so nothing they use is touched.
 func (h *Handler) Cleanup() error {
+	if h.visits != nil {
+		h.visits.ended.Store(true)
+	}
 	errs := make([]error, 0, len(h.releases))
 	for _, release := range h.releases {
 		errs = append(errs, release())

@@ -87,7 +87,7 @@ func TestNobodyIsEverSomebodyElse(t *testing.T) {
 						continue
 					}
 					who := somebody(random)
-					got, why := h.members.find(t.Context(), &token.Token{Issuer: who.issuerURL(), Subject: who.kcID()}, who.tenantName())
+					got, why := h.members.find(t.Context(), &token.Token{Issuer: who.issuerURL(), Subject: who.kcID()}, who.tenantName(), nil)
 					if why != "" {
 						refused.Add(1)
 						continue

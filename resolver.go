@@ -84,9 +84,9 @@ func (f *finder) foundIn(entry *store.Entry, from source) found {
 }
 
 // find returns the member that the token's user is in the tenant, or the
-// outcome that refuses the request.
-func (f *finder) find(ctx context.Context, tok *token.Token, tenant string) (found, outcome) {
-	q := f.question(tok, tenant)
+// outcome that refuses the request. last is the token's last visit there, or nil.
+func (f *finder) find(ctx context.Context, tok *token.Token, tenant string, last *visit) (found, outcome) {
+	q := f.question(tok, tenant, last)
 	switch {
 	case f.uncached && f.aside:
 		return f.askAside(ctx, q)
@@ -134,16 +134,21 @@ type question struct {
 	query member.Query
 }
 
-// question puts together what is asked for the token's user in a tenant.
-func (f *finder) question(tok *token.Token, tenant string) question {
+// question puts together what is asked for the token's user in a tenant. last is the
+// token's last visit there, or nil.
+func (f *finder) question(tok *token.Token, tenant string, last *visit) question {
 	claims, digest := f.claims.of(tok)
 	want := store.Want{
 		Tenant: tenant, Issuer: tok.Issuer, KCID: tok.Subject, Claims: digest, TTL: f.life.ttl, Stale: f.life.stale,
 	}
 	cached := f.stores.of(tenant)
+	key := last.knownKey()
+	if key == "" {
+		key = cached.keys.MemberWith(tenant, tok.Issuer, tok.Subject, digest)
+	}
 	return question{
 		shelf: cached,
-		key:   cached.keys.MemberWith(tenant, tok.Issuer, tok.Subject, digest),
+		key:   key,
 		want:  want,
 		query: member.Query{Tenant: tenant, Issuer: tok.Issuer, KCID: tok.Subject, Claims: claims},
 	}

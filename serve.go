@@ -142,7 +142,8 @@ func (h *Handler) decide(header http.Header, r *http.Request, repl *caddy.Replac
 		return outcomeTenantMismatch, nil
 	}
 
-	member, refused := h.members.find(r.Context(), tok, claimed.name)
+	id.visit = h.visits.last(tok, claimed.name)
+	member, refused := h.members.find(r.Context(), tok, claimed.name, id.visit)
 	if refused != "" {
 		return refused, nil
 	}

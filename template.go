@@ -17,6 +17,7 @@ type template []segment
 type segment struct {
 	literal string
 	own     field
+	lasting bool // own tells of token, tenant and member, and of nothing else
 	foreign string
 }
 
@@ -65,7 +66,7 @@ func parsePlaceholder(key string) (segment, error) {
 		if !known {
 			return segment{}, fmt.Errorf("{%s} is not a placeholder of keycloak_cache_auth; see its list in the documentation", key)
 		}
-		return segment{own: own}, nil
+		return segment{own: own, lasting: strings.HasPrefix(key, userPrefix)}, nil
 	}
 	switch {
 	case key == "http.request.body", key == "http.request.body_base64":
@@ -89,6 +90,17 @@ func (t template) needsIdentity() bool {
 		}
 	}
 	return false
+}
+
+// isLasting tells whether the text of an admitted member is the same for all requests
+// of one token to one tenant, as long as the member is the same.
+func (t template) isLasting() bool {
+	for _, s := range t {
+		if s.own != nil && !s.lasting || s.foreign != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // readsOnly tells whether the template has placeholders, and all of them begin

@@ -2,6 +2,7 @@ package token
 
 import (
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -51,7 +52,22 @@ type Token struct {
 	key    *key           // nil if it is opaque
 	source *Introspection // whose answer the claims are; nil if they are the token's own
 	claims lazyClaims
+
+	attached atomic.Value
 }
+
+// Attachable is how much memory a remembered token is taken to need for what is attached
+// to it, in bytes.
+const Attachable = 768
+
+// Attached returns what was attached to the token, or nil.
+func (t *Token) Attached() any { return t.attached.Load() }
+
+// Attach leaves something on the token for whoever comes by it next, in place of what
+// [Token.Attached] returned before, and reports whether it did: somebody else may have
+// been faster. All that is ever attached to a token has to be of one type, of at most
+// [Attachable] bytes, and nothing that decides whether the token is good.
+func (t *Token) Attach(before, now any) bool { return t.attached.CompareAndSwap(before, now) }
 
 // Introspected reports whether the token's claims are the issuer's answer about it,
 // not its own.

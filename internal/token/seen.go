@@ -163,7 +163,7 @@ func (s *Seen) weight(tok *Token) uint32 {
 	)
 	text := tok.claims.text
 	size, texts, objects := len(text), bytes.Count(text, []byte{'"'})/2, bytes.Count(text, []byte{'{'})
-	weight := fixed + perByte*size + perText*texts + perObject*objects
+	weight := fixed + Attachable + perByte*size + perText*texts + perObject*objects
 	if s.life > 0 || tok.claims.decoded.Load() {
 		weight += moreByByte*size + moreByText*texts + moreByObject*objects
 	}

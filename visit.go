@@ -1,0 +1,88 @@
+package keycloakcacheauth
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
+)
+
+// visit is what a token's requests to a tenant have in common: texts that follow from
+// token, tenant, member and settings alone, so that they are made once and not for
+// each request. It is no verdict: token and member are looked up and checked each
+// time all the same. It is never changed.
+type visit struct {
+	by     *visits
+	tenant string
+	key    string // of the member, in the cache
+
+	// The headers that tell of the member, and what they take; nil if they also tell of
+	// the request.
+	member *member.Member
+	fields []headerField
+	size   int
+}
+
+// visits are those to one handler. A token holds one visit: that to the handler and
+// the tenant that it came to first, for as long as they are there. Who goes from one
+// tenant to another all the time gains nothing by it, and loses nothing.
+type visits struct {
+	ended atomic.Bool // the handler is gone
+}
+
+// What a token may hold is bounded, for its memory is counted by an estimate
+// ([token.Attachable]). Most of the headers' text is that of token and member.
+const (
+	maxVisitFields = 12
+	maxVisitSize   = 512 // of the headers, in bytes
+)
+
+// last returns the token's visit to a tenant, or nil.
+func (v *visits) last(tok *token.Token, tenant string) *visit {
+	if last, _ := tok.Attached().(*visit); last != nil && last.by == v && last.tenant == tenant {
+		return last
+	}
+	return nil
+}
+
+// note has the token hold a visit, unless it holds one to somebody else.
+func (v *visits) note(tok *token.Token, now *visit) {
+	if now.size > maxVisitSize || len(now.fields) > maxVisitFields {
+		return
+	}
+	before := tok.Attached()
+	if last, _ := before.(*visit); last != nil && !last.by.ended.Load() && (last.by != v || last.tenant != now.tenant) {
+		return
+	}
+	tok.Attach(before, now)
+}
+
+// knownKey returns the key of the member in the cache, if the visit has it.
+func (v *visit) knownKey() string {
+	if v == nil {
+		return ""
+	}
+	return v.key
+}
+
+// fieldsFor returns the headers that tell of a member, and what they take, if the visit
+// has them. The caller must not change them.
+func (v *visit) fieldsFor(m *member.Member) (fields []headerField, size int, known bool) {
+	if v == nil || v.member != m || v.fields == nil {
+		return nil, 0, false
+	}
+	return v.fields, v.size, true
+}
+
+// visited notes the visit of an admitted member who was in memory: most tokens that
+// come once come again, and others are not worth it.
+func (h *Handler) visited(id *identity, fields []headerField, size int) {
+	if id.source != sourceMemory || !h.headers.lasting {
+		return
+	}
+	h.visits.note(id.token, &visit{
+		by: h.visits, tenant: id.tenant, key: h.members.question(id.token, id.tenant, nil).key,
+		member: id.member, fields: slices.Clone(fields), size: size,
+	})
+}
