@@ -46,16 +46,11 @@ func (v *visits) last(tok *token.Token, tenant string) *visit {
 	return nil
 }
 
-// note has the token hold a visit, unless it holds one to somebody else.
-func (v *visits) note(tok *token.Token, now *visit) {
-	if now.size > maxVisitSize || len(now.fields) > maxVisitFields {
-		return
-	}
-	before := tok.Attached()
-	if last, _ := before.(*visit); last != nil && !last.by.ended.Load() && (last.by != v || last.tenant != now.tenant) {
-		return
-	}
-	tok.Attach(before, now)
+// isFree tells whether the token may hold a visit to a tenant: it holds none, or one
+// there, or one to a handler that is gone.
+func (v *visits) isFree(held any, tenant string) bool {
+	last, _ := held.(*visit)
+	return last == nil || last.by.ended.Load() || last.by == v && last.tenant == tenant
 }
 
 // knownKey returns the key of the member in the cache, if the visit has it.
@@ -75,13 +70,18 @@ func (v *visit) fieldsFor(m *member.Member) (fields []headerField, size int, kno
 	return v.fields, v.size, true
 }
 
-// visited notes the visit of an admitted member who was in memory: most tokens that
-// come once come again, and others are not worth it.
+// visited has the token of an admitted member hold the visit, unless it holds another.
+// The member was in memory: most tokens that come once come again, and others are not
+// worth it.
 func (h *Handler) visited(id *identity, fields []headerField, size int) {
-	if id.source != sourceMemory || !h.headers.lasting {
+	if id.source != sourceMemory || !h.headers.lasting || size > maxVisitSize || len(fields) > maxVisitFields {
 		return
 	}
-	h.visits.note(id.token, &visit{
+	held := id.token.Attached()
+	if !h.visits.isFree(held, id.tenant) {
+		return
+	}
+	id.token.Attach(held, &visit{
 		by: h.visits, tenant: id.tenant, key: h.members.question(id.token, id.tenant, nil).key,
 		member: id.member, fields: slices.Clone(fields), size: size,
 	})
