@@ -38,7 +38,7 @@ func (b *bench) respondCase(o *owner) error {
 	if err != nil {
 		return err
 	}
-	results, err := b.contest(o.ctx, "respond", bare, known, nothing, verifying, socket)
+	results, err := b.contest(o.ctx, "respond", b.Rounds, bare, known, nothing, verifying, socket)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (b *bench) proxyCase(o *owner) error {
 			return err
 		}
 	}
-	results, err := b.contest(o.ctx, "proxy", contenders...)
+	results, err := b.contest(o.ctx, "proxy", b.Rounds, contenders...)
 	if err != nil {
 		return err
 	}
@@ -109,15 +109,15 @@ func (b *bench) latencyCase(o *owner) error {
 	if err != nil {
 		return err
 	}
-	most, err := compete(o.ctx, min(3, b.Rounds), b.Warmup, bare)
+	most, err := compete(o.ctx, turns{b.fewRounds(), b.Warmup, b.LeadIn}, bare)
 	if err != nil {
 		return err
 	}
 	rate := math.Floor(most[0].rate() / 2)
 	for _, c := range []*contender{bare, known} {
-		c.run = func(ctx context.Context, l *load) (measured, error) { return l.open(ctx, b.Duration, rate) }
+		c.run = func(ctx context.Context, l *load) (measured, error) { return l.open(ctx, 2*b.Duration, rate) }
 	}
-	results, err := b.contest(o.ctx, "latency", bare, known)
+	results, err := b.contest(o.ctx, "latency", b.fewRounds(), bare, known)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (b *bench) spreadCase(o *owner) error {
 		return err
 	}
 	before := crowded.metric(resolverCalls)
-	results, err := b.contest(o.ctx, "spread", single, many)
+	results, err := b.contest(o.ctx, "spread", b.Rounds, single, many)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (b *bench) sizeCase(o *owner) error {
 		return err
 	}
 	before := big.metric(resolverCalls)
-	results, err := b.contest(o.ctx, "size", few, full)
+	results, err := b.contest(o.ctx, "size", b.Rounds, few, full)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (b *bench) firstCase(o *owner) error {
 		c.run = func(ctx context.Context, l *load) (measured, error) { return l.closed(ctx, 0, b.Tokens) }
 		return c
 	}
-	results, err := b.contest(o.ctx, "first",
+	results, err := b.contest(o.ctx, "first", b.fewRounds(),
 		fresh("go-oidc, new tokens", b.verify()+respond, userOf),
 		fresh("member, new tokens", b.login(askNobody)+respond, memberOf))
 	if err != nil {

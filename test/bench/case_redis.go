@@ -50,7 +50,7 @@ func (b *bench) redisCase(o *owner) error {
 	}
 	calls := cold.metric(resolverCalls)
 	hits, inMemory := cold.metric(lookups, `level="redis"`, `result="hit"`), cold.metric(lookups, `level="memory"`, `result="hit"`)
-	results, err := b.contest(o.ctx, "redis", least, ours)
+	results, err := b.contest(o.ctx, "redis", b.Rounds, least, ours)
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,23 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
+// mean is NaN if there are no values.
+func mean(values []float64) float64 {
+	var sum float64
+	for _, v := range values {
+		sum += v
+	}
+	return sum / float64(len(values))
+}
+
+// quartiles are the values that a quarter of them are not above, and not below: by the
+// nearest-rank method, so that they are values that occurred.
+func quartiles(values []float64) (low, high float64) {
+	sorted := slices.Sorted(slices.Values(values))
+	rank := (len(sorted) + 3) / 4
+	return sorted[rank-1], sorted[len(sorted)-rank]
+}
+
 // ratios divides pair by pair: what was measured in the same round met the same
 // machine. The result is as long as the shorter of the two.
 func ratios(of, to []float64) []float64 {

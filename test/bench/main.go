@@ -5,8 +5,8 @@
 //
 // It builds Caddy with the module, starts what it needs on loopback (Redis and
 // PostgreSQL must be installed), lets the servers take turns under load, and prints a
-// table of the figures and the bars they are to meet. The whole takes about ten
-// minutes, on a machine that has nothing else to do. -quick tries everything in
+// table of the figures and the bars they are to meet. The whole takes a quarter of an
+// hour, on a machine that has nothing else to do. -quick tries everything in
 // seconds, and shows nothing but that it works.
 //
 // -json, -svg and -docs write the report, a chart of it, and the document about it;
@@ -63,9 +63,10 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	full := fullScale()
 	var quick bool
 	var only string
-	rounds := flags.Int("rounds", full.Rounds, "how often the servers take turns")
-	duration := flags.Duration("duration", full.Duration, "how long each one is measured")
-	warmup := flags.Duration("warmup", full.Warmup, "how long each one is warmed up before")
+	rounds := flags.Int("rounds", full.Rounds, fmt.Sprintf("how often the servers take turns; at most %d times where a turn is dear", dearRounds))
+	duration := flags.Duration("duration", full.Duration, "how long each one is measured at a time")
+	warmup := flags.Duration("warmup", full.Warmup, "how long each one is warmed up before the first time")
+	leadIn := flags.Duration("lead-in", full.LeadIn, "how long each one runs unmeasured before each other time")
 	connections := flags.Int("connections", full.Connections, "keep-alive connections")
 	users := flags.Int("users", full.Users, "users of the case spread")
 	tenants := flags.Int("tenants", full.Tenants, "tenants of each of them")
@@ -94,6 +95,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 			opts.scale.Duration = *duration
 		case "warmup":
 			opts.scale.Warmup = *warmup
+		case "lead-in":
+			opts.scale.LeadIn = *leadIn
 		case "connections":
 			opts.scale.Connections = *connections
 		case "unpinned":
@@ -111,8 +114,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case min(opts.scale.Rounds, opts.scale.Connections, opts.scale.Users, opts.scale.Tenants, opts.scale.Tokens) < 1,
-		opts.scale.Duration <= 0, opts.scale.Warmup <= 0:
-		err = errors.New("-rounds, -duration, -connections, -users, -tenants, -tokens and -warmup must be positive")
+		opts.scale.Duration <= 0, opts.scale.Warmup <= 0, opts.scale.LeadIn < 0:
+		err = errors.New("-rounds, -duration, -connections, -users, -tenants, -tokens and -warmup must be positive, and -lead-in not negative")
 	}
 	if err == nil && only != "" {
 		opts.only, err = regexp.Compile("^(" + only + ")$")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -86,11 +87,32 @@ func (r *report) set(key string, rounds []float64, note string) {
 		f := &r.Figures[i]
 		f.Value, f.Rounds, f.Note = &value, rounds, note
 		f.Verdict, f.Shown = b.judge(value), b.unit.format(value)
-		if b.unit == ratio && len(rounds) > 1 {
-			low, high := bounds(rounds)
-			f.Shown += fmt.Sprintf(" [%s–%s]", b.unit.format(low), b.unit.format(high))
+	}
+}
+
+// cells are a figure's row in the table: of ratios with the rounds they are the median
+// of, half of which are in the brackets.
+func (f figure) cells() []string {
+	shown, count, extremes := f.Shown, "", ""
+	if f.Value != nil && len(f.Rounds) > 1 {
+		count = strconv.Itoa(len(f.Rounds))
+		if f.unit() == ratio {
+			low, high := quartiles(f.Rounds)
+			shown += fmt.Sprintf(" [%s–%s]", ratio.format(low), ratio.format(high))
+			low, high = bounds(f.Rounds)
+			extremes = ratio.format(low) + "–" + ratio.format(high)
 		}
 	}
+	return []string{f.Title, f.Demand, shown, string(f.Verdict), count, extremes, f.Note}
+}
+
+func (f figure) unit() unit {
+	for _, b := range bars(scale{}) {
+		if b.key == f.Key {
+			return b.unit
+		}
+	}
+	return ""
 }
 
 func bounds(values []float64) (low, high float64) {
@@ -113,15 +135,15 @@ func (r *report) addShare(name string, mb float64) { r.Shares = append(r.Shares,
 
 // writeTables writes the report as Markdown.
 func (r *report) writeTables(w io.Writer) {
-	fmt.Fprintf(w, "%s, %s; %s; Caddy %s, %s. %d rounds of %s, %d connections; %s in all.\n\n",
-		r.Date, r.Machine, r.Processes, r.Caddy, r.Go, r.Scale.Rounds, r.Scale.Duration, r.Scale.Connections, r.Took)
-	rows := [][]string{{"Case", "Bar", "Measured", "", "Remarks"}}
+	fmt.Fprintf(w, "%s, %s; %s; Caddy %s, %s. Turns of %s, %d connections; %s in all.\n\n",
+		r.Date, r.Machine, r.Processes, r.Caddy, r.Go, r.Scale.Duration, r.Scale.Connections, r.Took)
+	rows := [][]string{{"Case", "Bar", "Measured", "", "Rounds", "Extremes", "Remarks"}}
 	for _, f := range r.Figures {
-		rows = append(rows, []string{f.Title, f.Demand, f.Shown, string(f.Verdict), f.Note})
+		rows = append(rows, f.cells())
 	}
 	writeTable(w, rows)
 	if len(r.Contests) > 0 {
-		rows = [][]string{{"Contest", "Server", "Requests/s, median", "[min–max]", "p50", "p99", "Processor µs/request"}}
+		rows = [][]string{{"Contest", "Server", "Rounds", "Requests/s, median", "[min–max]", "p50", "p99", "Processor µs/request"}}
 		for _, c := range r.Contests {
 			for _, s := range c.Series {
 				rows = append(rows, append([]string{c.Name}, s.row()...))
@@ -147,7 +169,7 @@ func (s series) row() []string {
 		cpu = fmt.Sprintf("%.1f", median(s.CPU))
 	}
 	return []string{
-		s.Name, fmt.Sprintf("%.0f", s.rate()), fmt.Sprintf("%.0f–%.0f", low, high),
+		s.Name, strconv.Itoa(len(s.PerSecond)), fmt.Sprintf("%.0f", s.rate()), fmt.Sprintf("%.0f–%.0f", low, high),
 		middle(s.P50).String(), middle(s.P99).String(), cpu,
 	}
 }
@@ -200,6 +222,11 @@ func readReport(path string) (*report, error) {
 	r := new(report)
 	if err := json.Unmarshal(text, r); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for i, f := range r.Figures { // earlier versions put the brackets here
+		if f.Value != nil {
+			r.Figures[i].Shown = f.unit().format(*f.Value)
+		}
 	}
 	return r, nil
 }

@@ -47,6 +47,33 @@ func TestMedian(t *testing.T) {
 	}
 }
 
+func TestQuartiles(t *testing.T) {
+	tests := map[string]struct{ values, want []float64 }{
+		"one":      {[]float64{7}, []float64{7, 7}},
+		"three":    {[]float64{3, 1, 2}, []float64{1, 3}},
+		"eight":    {[]float64{8, 1, 7, 2, 6, 3, 5, 4}, []float64{2, 7}},
+		"fifteen":  {[]float64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, []float64{4, 12}},
+		"all same": {[]float64{2, 2, 2, 2}, []float64{2, 2}},
+	}
+	for name, test := range tests {
+		if low, high := quartiles(test.values); low != test.want[0] || high != test.want[1] {
+			t.Errorf("%s: %g and %g, want %v", name, low, high, test.want)
+		}
+	}
+}
+
+// A round that stands still shows in what all came to, and not in the median.
+func TestARatioTellsWhatAllRoundsCameToBesides(t *testing.T) {
+	b := &bench{report: newReport(quickScale(), cores{})}
+	of, to := series{PerSecond: []float64{90, 90, 0}}, series{PerSecond: []float64{100, 100, 100}}
+	b.compared(keySize, of, to, "a remark")
+	for _, f := range b.report.Figures {
+		if f.Key == keySize && (*f.Value != 0.9 || f.Note != "0.60 over all rounds together; a remark") {
+			t.Errorf("it is %g, and %s", *f.Value, f.Note)
+		}
+	}
+}
+
 // A machine that halves its speed after the first round changes no ratio, if those are
 // of pairs; the ratio of the medians would be 1.
 func TestRatiosAreOfThePairsOfARound(t *testing.T) {
@@ -109,9 +136,9 @@ func TestTables(t *testing.T) {
 	var text strings.Builder
 	sampleReport().writeTables(&text)
 	for _, line := range []string{
-		"0.85 [0.80–0.90] | MISSED       | a remark |",
-		"| 0.99             | aim met      |          |",
-		"| respond | bare respond      | 51000              | 50000–52000 | 2µs | 15µs | 19.0                 |",
+		"0.85 [0.80–0.90] | MISSED       | 3      | 0.80–0.90 | a remark |",
+		"| 0.99             | aim met      |        |           |          |",
+		"| respond | bare respond      | 2      | 51000              | 50000–52000 | 2µs | 15µs | 19.0                 |",
 		"| SQLite              | 3.70 |",
 	} {
 		if !strings.Contains(text.String(), line) {

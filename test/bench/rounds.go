@@ -12,8 +12,8 @@ type contender struct {
 	pids []int // of the processes whose time it takes
 	load *load
 
-	// prepare is called before each of its runs, if set: it may put another server and
-	// load in place.
+	// prepare is called before each of its runs, if set: it puts another server and load
+	// in place, as warm as they are to be.
 	prepare func() error
 
 	// run measures once.
@@ -29,28 +29,44 @@ type series struct {
 	CPU       []float64       `json:"server_cpu_us_per_request,omitempty"`
 }
 
-// compete lets the contenders run in turn, A, B, C, A, B, C, so that a machine that
-// becomes slower does so for all of them.
-func compete(ctx context.Context, rounds int, warmup time.Duration, contenders ...*contender) ([]series, error) {
+// turns say how contenders take them.
+type turns struct {
+	rounds int
+	warmup time.Duration // before the first turn of each
+	leadIn time.Duration // before each other turn: the others have had the processor's caches
+}
+
+// compete lets the contenders run in turn, forward and backward, A, B, C, C, B, A, so
+// that a machine that becomes slower does so for all of them, and none is always the
+// first or always after the same one.
+func compete(ctx context.Context, t turns, contenders ...*contender) ([]series, error) {
 	results := make([]series, len(contenders))
-	for round := range rounds {
-		for i, c := range contenders {
-			if err := c.measure(ctx, round == 0, warmup, &results[i]); err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
+	for round := range t.rounds {
+		lead := t.leadIn
+		if round == 0 {
+			lead = t.warmup
+		}
+		for i := range contenders {
+			if round%2 == 1 {
+				i = len(contenders) - 1 - i
+			}
+			if err := contenders[i].measure(ctx, lead, &results[i]); err != nil {
+				return nil, fmt.Errorf("%s: %w", contenders[i].name, err)
 			}
 		}
 	}
 	return results, nil
 }
 
-func (c *contender) measure(ctx context.Context, first bool, warmup time.Duration, s *series) error {
+// measure lets a contender run, after a time that does not count.
+func (c *contender) measure(ctx context.Context, lead time.Duration, s *series) error {
 	s.Name = c.name
 	if c.prepare != nil {
 		if err := c.prepare(); err != nil {
 			return err
 		}
-	} else if first {
-		if _, err := c.load.closed(ctx, warmup, 0); err != nil {
+	} else if lead > 0 {
+		if _, err := c.load.closed(ctx, lead, 0); err != nil {
 			return fmt.Errorf("warming up: %w", err)
 		}
 	}
