@@ -49,13 +49,15 @@ func quickScale() scale {
 // bench is one run of everything.
 type bench struct {
 	scale
-	owner   *owner
-	cores   cores
-	only    *regexp.Regexp // of cases, by their names
-	log     io.Writer
-	dir     string // for files
-	profile string // file for a profile of the hot path, empty for none
-	caddy   string // path of the measured binary
+	owner *owner
+	cores cores
+	only  *regexp.Regexp // of cases, by their names
+	log   io.Writer
+	dir   string // for files
+	caddy string // path of the measured binary
+
+	profiles   string        // directory for processor profiles, empty for none
+	profileFor time.Duration // how long each of them is
 
 	crowd    *crowd
 	upstream upstreamServer

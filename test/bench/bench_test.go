@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/pprof/profile"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/servers"
 )
@@ -21,7 +24,10 @@ func TestEveryCaseRuns(t *testing.T) {
 			names = append(names, c.name)
 		}
 	}
-	opts, err := parseOptions([]string{"-quick", "-only", strings.Join(names, "|")}, t.Output())
+	profiles := filepath.Join(t.TempDir(), "profiles")
+	opts, err := parseOptions([]string{
+		"-quick", "-only", strings.Join(names, "|"), "-profile", profiles, "-profile-duration", "1s",
+	}, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,6 +38,15 @@ func TestEveryCaseRuns(t *testing.T) {
 	for _, f := range r.Figures {
 		if (f.Verdict == notMade) != (f.Key == keyBinary) {
 			t.Errorf("%s: %s", f.Key, f.Verdict)
+		}
+	}
+	for _, name := range []string{"respond", "spread", "redis"} {
+		text, err := os.ReadFile(filepath.Join(profiles, name+".prof"))
+		if err != nil {
+			t.Error(err)
+		}
+		if p, err := profile.ParseData(text); err != nil || len(p.Sample) == 0 {
+			t.Errorf("the profile of %s has no samples: %v", name, err)
 		}
 	}
 	for key, want := range map[string]float64{keyStatements: 1, keyProfile: 2} {
@@ -54,6 +69,7 @@ func TestOptions(t *testing.T) {
 		"an argument":       {"quick", exitUsage, `unexpected argument "quick"`},
 		"help":              {"-help", exitOK, "keep-alive connections"},
 		"no such report":    {"-from /nowhere/report.json", exitFailed, "no such file"},
+		"half a second":     {"-profile-duration 1500ms", exitUsage, "whole seconds"},
 		"quick, but longer": {"-quick -duration 0s", exitUsage, "-duration"},
 	}
 	for name, test := range tests {

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
-	"net/http"
-	"os"
 	"time"
 )
 
@@ -43,26 +40,7 @@ func (b *bench) respondCase(o *owner) error {
 		return err
 	}
 	b.compared(keyRespond, results[1], results[0], "")
-	return b.profileOf(o, hot, known)
-}
-
-// profileOf writes a profile of a site under load, after the measurements, as it costs
-// something.
-func (b *bench) profileOf(o *owner, s *site, c *contender) error {
-	if b.profile == "" {
-		return nil
-	}
-	seconds := max(1, int(b.Duration/time.Second))
-	taken := make(chan error, 1)
-	go func() {
-		text, err := s.Admin(o.ctx, http.MethodGet, fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds), "", "")
-		if err == nil {
-			err = os.WriteFile(b.profile, []byte(text), 0o644)
-		}
-		taken <- err
-	}()
-	_, err := c.load.closed(o.ctx, time.Duration(seconds)*time.Second, 0)
-	return errors.Join(err, <-taken)
+	return b.profileOf(o, "respond", hot, known)
 }
 
 // verify is the directive that verifies tokens with go-oidc.

@@ -63,7 +63,7 @@ func (b *bench) spreadCase(o *owner) error {
 		return err
 	}
 	b.compared(keySpread, results[1], results[0], missedMemory(crowded, before))
-	return nil
+	return b.profileOf(o, "spread", crowded, many)
 }
 
 // missedMemory is a remark on look-ups that memory could not answer after all.

@@ -60,7 +60,7 @@ func (b *bench) redisCase(o *owner) error {
 	hits = cold.metric(lookups, `level="redis"`, `result="hit"`) - hits
 	inMemory = cold.metric(lookups, `level="memory"`, `result="hit"`) - inMemory
 	b.compared(keyRedis, results[1], results[0], fmt.Sprintf("%.1f %% of the look-ups met memory after all", 100*inMemory/(hits+inMemory)))
-	return nil
+	return b.profileOf(o, "redis", cold, ours)
 }
 
 // memberKeys returns what stands in the keys of members before the tenant, and between

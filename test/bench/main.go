@@ -47,7 +47,8 @@ type options struct {
 	scale    scale
 	unpinned bool
 	strict   bool
-	profile  string
+	profiles string
+	profile  time.Duration
 	only     *regexp.Regexp
 	from     string
 	files    outputs
@@ -76,7 +77,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	flags.BoolVar(&opts.strict, "strict", false, "exit with 3 if a bar is missed")
 	flags.StringVar(&only, "only", "", "`regexp` of the cases to measure: "+strings.Join(caseNames(), ", "))
 	flags.StringVar(&opts.from, "from", "", "`file` with the JSON of an earlier run, to write the rest from")
-	flags.StringVar(&opts.profile, "profile", "", "`file` for a processor profile of the hot path (case respond)")
+	flags.StringVar(&opts.profiles, "profile", "", "`directory` for processor profiles of the module's server: "+
+		"respond.prof, spread.prof and redis.prof, of the cases of these names")
+	flags.DurationVar(&opts.profile, "profile-duration", 10*time.Second, "how long a profile is, in whole seconds")
 	flags.StringVar(&opts.files.json, "json", "", "`file` for the report")
 	flags.StringVar(&opts.files.svg, "svg", "", "`file` for the chart")
 	flags.StringVar(&opts.files.docs, "docs", "", "`file` for the document")
@@ -113,6 +116,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case opts.profile < time.Second || opts.profile%time.Second != 0:
+		err = errors.New("-profile-duration must be whole seconds")
 	case min(opts.scale.Rounds, opts.scale.Connections, opts.scale.Users, opts.scale.Tenants, opts.scale.Tokens) < 1,
 		opts.scale.Duration <= 0, opts.scale.Warmup <= 0, opts.scale.LeadIn < 0:
 		err = errors.New("-rounds, -duration, -connections, -users, -tenants, -tokens and -warmup must be positive, and -lead-in not negative")
@@ -177,7 +182,8 @@ func measure(ctx context.Context, opts options, log io.Writer) (_ *report, err e
 	begun := time.Now()
 	where := newCores(ctx, !opts.unpinned)
 	b := &bench{
-		scale: opts.scale, cores: where, only: opts.only, log: log, dir: dir, profile: opts.profile,
+		scale: opts.scale, cores: where, only: opts.only, log: log, dir: dir,
+		profiles: opts.profiles, profileFor: opts.profile,
 		report: newReport(opts.scale, where),
 	}
 	b.say("%s", where)
