@@ -19,6 +19,7 @@ type scale struct {
 	Warmup      time.Duration `json:"warmup_ns"`
 	LeadIn      time.Duration `json:"lead_in_ns"` // before each measurement but the first
 	Connections int           `json:"connections"`
+	Profile     time.Duration `json:"profile_ns"` // how long one is
 
 	Users     int `json:"users"`      // of the spread case
 	Tenants   int `json:"tenants"`    // of each of them
@@ -33,7 +34,7 @@ type scale struct {
 // fullScale is what the bars are about.
 func fullScale() scale {
 	return scale{
-		Rounds: 15, Duration: 2 * time.Second, Warmup: 2 * time.Second, LeadIn: 200 * time.Millisecond, Connections: 32,
+		Rounds: 15, Duration: 2 * time.Second, Warmup: 2 * time.Second, LeadIn: 200 * time.Millisecond, Connections: 32, Profile: 10 * time.Second,
 		Users: 10_000, Tenants: 50, FewUsers: 1_000, Many: 1_000, Tokens: 20_000, RedisUser: 1_000, Rows: 500, Starts: 7,
 	}
 }
@@ -41,7 +42,7 @@ func fullScale() scale {
 // quickScale tries everything and shows nothing.
 func quickScale() scale {
 	return scale{
-		Rounds: 2, Duration: 100 * time.Millisecond, Warmup: 20 * time.Millisecond, LeadIn: 5 * time.Millisecond, Connections: 8,
+		Rounds: 2, Duration: 100 * time.Millisecond, Warmup: 20 * time.Millisecond, LeadIn: 5 * time.Millisecond, Connections: 8, Profile: time.Second,
 		Users: 20, Tenants: 5, FewUsers: 20, Many: 10, Tokens: 60, RedisUser: 20, Rows: 10, Starts: 1,
 	}
 }
@@ -56,8 +57,7 @@ type bench struct {
 	dir   string // for files
 	caddy string // path of the measured binary
 
-	profiles   string        // directory for processor profiles, empty for none
-	profileFor time.Duration // how long each of them is
+	profiles string // directory for processor profiles, empty for none
 
 	crowd    *crowd
 	upstream upstreamServer

@@ -26,7 +26,7 @@ func TestEveryCaseRuns(t *testing.T) {
 	}
 	profiles := filepath.Join(t.TempDir(), "profiles")
 	opts, err := parseOptions([]string{
-		"-quick", "-only", strings.Join(names, "|"), "-profile", profiles, "-profile-duration", "1s",
+		"-quick", "-only", strings.Join(names, "|"), "-profile", profiles,
 	}, t.Output())
 	if err != nil {
 		t.Fatal(err)
@@ -70,6 +70,7 @@ func TestOptions(t *testing.T) {
 		"help":              {"-help", exitOK, "keep-alive connections"},
 		"no such report":    {"-from /nowhere/report.json", exitFailed, "no such file"},
 		"half a second":     {"-profile-duration 1500ms", exitUsage, "whole seconds"},
+		"a picture of none": {"-from report.json -flame hot.svg", exitUsage, "leave -from out"},
 		"quick, but longer": {"-quick -duration 0s", exitUsage, "-duration"},
 	}
 	for name, test := range tests {

@@ -40,7 +40,7 @@ func (b *bench) respondCase(o *owner) error {
 		return err
 	}
 	b.compared(keyRespond, results[1], results[0], "")
-	return b.profileOf(o, "respond", hot, known)
+	return b.hotPathOf(o, "respond", hot, known)
 }
 
 // verify is the directive that verifies tokens with go-oidc.

@@ -18,9 +18,11 @@ func (r *report) writeDocument(path string) error {
 	if err != nil {
 		return err
 	}
-	var tables, text bytes.Buffer
+	var tables, hot, text bytes.Buffer
 	r.writeTables(&tables)
-	if err := parsed.Execute(&text, map[string]any{"Tables": strings.TrimSpace(tables.String()), "Missed": r.lost()}); err != nil {
+	r.Hot.write(&hot)
+	parts := map[string]string{"Tables": strings.TrimSpace(tables.String()), "HotPath": strings.TrimSpace(hot.String())}
+	if err := parsed.Execute(&text, parts); err != nil {
 		return err
 	}
 	return os.WriteFile(path, text.Bytes(), 0o644)

@@ -10,7 +10,8 @@
 // seconds, and shows nothing but that it works.
 //
 // -json, -svg and -docs write the report, a chart of it, and the document about it;
-// with -from they are made of an earlier report's JSON, and nothing is measured.
+// with -from they are made of an earlier report's JSON, and nothing is measured. -flame
+// draws the profile of the hot path.
 package main
 
 import (
@@ -48,14 +49,13 @@ type options struct {
 	unpinned bool
 	strict   bool
 	profiles string
-	profile  time.Duration
 	only     *regexp.Regexp
 	from     string
 	files    outputs
 }
 
 // outputs are the files to write, those that are named.
-type outputs struct{ json, svg, docs string }
+type outputs struct{ json, svg, flame, docs string }
 
 func parseOptions(args []string, stderr io.Writer) (options, error) {
 	opts := options{}
@@ -79,9 +79,10 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&opts.from, "from", "", "`file` with the JSON of an earlier run, to write the rest from")
 	flags.StringVar(&opts.profiles, "profile", "", "`directory` for processor profiles of the module's server: "+
 		"respond.prof, spread.prof and redis.prof, of the cases of these names")
-	flags.DurationVar(&opts.profile, "profile-duration", 10*time.Second, "how long a profile is, in whole seconds")
+	profileFor := flags.Duration("profile-duration", full.Profile, fmt.Sprintf("how long a profile is, in whole seconds; that of respond is %d times as long", hotPathLonger))
 	flags.StringVar(&opts.files.json, "json", "", "`file` for the report")
 	flags.StringVar(&opts.files.svg, "svg", "", "`file` for the chart")
+	flags.StringVar(&opts.files.flame, "flame", "", "`file` for a picture of the profile of the hot path")
 	flags.StringVar(&opts.files.docs, "docs", "", "`file` for the document")
 	if err := flags.Parse(args); err != nil {
 		return opts, err
@@ -100,6 +101,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 			opts.scale.Warmup = *warmup
 		case "lead-in":
 			opts.scale.LeadIn = *leadIn
+		case "profile-duration":
+			opts.scale.Profile = *profileFor
 		case "connections":
 			opts.scale.Connections = *connections
 		case "unpinned":
@@ -116,8 +119,10 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case opts.profile < time.Second || opts.profile%time.Second != 0:
+	case opts.scale.Profile < time.Second || opts.scale.Profile%time.Second != 0:
 		err = errors.New("-profile-duration must be whole seconds")
+	case opts.from != "" && opts.files.flame != "":
+		err = errors.New("-flame needs a profile, and a report has none: leave -from out")
 	case min(opts.scale.Rounds, opts.scale.Connections, opts.scale.Users, opts.scale.Tenants, opts.scale.Tokens) < 1,
 		opts.scale.Duration <= 0, opts.scale.Warmup <= 0, opts.scale.LeadIn < 0:
 		err = errors.New("-rounds, -duration, -connections, -users, -tenants, -tokens and -warmup must be positive, and -lead-in not negative")
@@ -151,6 +156,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	r, err := obtain(ctx, opts, stderr)
 	if r != nil {
 		r.writeTables(stdout)
+		fmt.Fprintln(stdout)
+		r.Hot.write(stdout)
 		err = errors.Join(err, opts.files.write(r))
 	}
 	switch {
@@ -183,8 +190,8 @@ func measure(ctx context.Context, opts options, log io.Writer) (_ *report, err e
 	where := newCores(ctx, !opts.unpinned)
 	b := &bench{
 		scale: opts.scale, cores: where, only: opts.only, log: log, dir: dir,
-		profiles: opts.profiles, profileFor: opts.profile,
-		report: newReport(opts.scale, where),
+		profiles: opts.profiles,
+		report:   newReport(opts.scale, where),
 	}
 	b.say("%s", where)
 	err = b.run(ctx)
@@ -200,6 +207,9 @@ func (o outputs) write(r *report) error {
 	}
 	if o.svg != "" {
 		errs = append(errs, r.writeChart(o.svg))
+	}
+	if o.flame != "" {
+		errs = append(errs, r.writeFlame(o.flame))
 	}
 	if o.docs != "" {
 		errs = append(errs, r.writeDocument(o.docs))

@@ -23,11 +23,32 @@ func (b *bench) profileOf(o *owner, name string, s *site, c *contender) error {
 	if b.profiles == "" {
 		return nil
 	}
-	taken, _, err := takeProfile(o.ctx, s, c.load, b.profileFor)
+	taken, _, err := takeProfile(o.ctx, s, c.load, b.Profile)
 	if err != nil {
 		return err
 	}
-	return writeProfile(filepath.Join(b.profiles, name+".prof"), taken)
+	return b.keepProfile(name, taken)
+}
+
+// hotPathLonger is how many times as long the profile of the hot path is, which the
+// report tells of: few of its samples are in the module.
+const hotPathLonger = 3
+
+// hotPathOf is profileOf for the case whose profile the report tells of.
+func (b *bench) hotPathOf(o *owner, name string, s *site, c *contender) error {
+	taken, requests, err := takeProfile(o.ctx, s, c.load, hotPathLonger*b.Profile)
+	if err != nil {
+		return err
+	}
+	b.report.Hot, b.report.profile = hotPathOf(taken, requests), taken
+	if b.profiles == "" {
+		return nil
+	}
+	return b.keepProfile(name, taken)
+}
+
+func (b *bench) keepProfile(name string, p *profile.Profile) error {
+	return writeProfile(filepath.Join(b.profiles, name+".prof"), p)
 }
 
 // takeProfile has a server write down where it is a hundred times a second, under load.

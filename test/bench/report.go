@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/pprof/profile"
 )
 
 // report is all that a run found out.
@@ -25,7 +27,10 @@ type report struct {
 	Took      string    `json:"took"`
 	Figures   []figure  `json:"figures"`
 	Contests  []contest `json:"contests"`
+	Hot       *hotPath  `json:"hot_path,omitempty"`
 	Shares    []share   `json:"binary_shares_mb,omitempty"`
+
+	profile *profile.Profile // that Hot is of
 }
 
 // figure is what was measured for a bar.

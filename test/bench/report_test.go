@@ -129,6 +129,7 @@ func sampleReport() *report {
 	})
 	r.addSeries("respond", series{Name: "member, <respond>", PerSecond: []float64{45_000, 46_800}, P50: []time.Duration{1}, P99: []time.Duration{1}})
 	r.addShare("SQLite", 3.7)
+	r.Hot = &hotPath{Samples: 1500, Requests: 20_000, Request: 20, Module: 4, Steps: []hotStep{{"a step", []string{"f", "g"}, 0.25}}}
 	return r
 }
 
@@ -145,6 +146,13 @@ func TestTables(t *testing.T) {
 			t.Errorf("the tables lack %q:\n%s", line, &text)
 		}
 	}
+	text.Reset()
+	sampleReport().Hot.write(&text)
+	for _, line := range []string{"4.0 µs (20 %) are the module's", "| a step | 25 %                 | 1.00 | `f`, `g` |"} {
+		if !strings.Contains(text.String(), line) {
+			t.Errorf("the table of steps lacks %q:\n%s", line, &text)
+		}
+	}
 	if got := sampleReport().lost(); !slices.Equal(got, []string{keyRespond}) {
 		t.Errorf("missed are %v", got)
 	}
@@ -155,6 +163,7 @@ func TestAReportComesBackFromItsFile(t *testing.T) {
 	var before, after strings.Builder
 	r := sampleReport()
 	r.writeTables(&before)
+	r.Hot.write(&before)
 	if err := r.writeJSON(path); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +171,9 @@ func TestAReportComesBackFromItsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if back.writeTables(&after); before.String() != after.String() {
+	back.writeTables(&after)
+	back.Hot.write(&after)
+	if before.String() != after.String() {
 		t.Errorf("it was\n%s\nand became\n%s", &before, &after)
 	}
 }
