@@ -135,11 +135,53 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
+// BenchmarkHandlerFirstSight shows what a request costs whose token comes for the
+// first time, of a member in memory.
+func BenchmarkHandlerFirstSight(b *testing.B) {
+	const distinct = 256
+	s := newSite(b)
+	clients := make([]*client, distinct)
+	for i := range clients {
+		clients[i] = newClient(b, clientFields(s.token("alice", realSize()), "t1"))
+	}
+	known := newClient(b, clientFields(s.token("alice", realSize()), "t1"))
+	// Once each token has come, a handler goes on that remembers none: memories of
+	// different sizes are not shared. Keys and members are.
+	forgetful := func(n int) *Handler {
+		h := loadAtInfo(b, s.config(func(h *Handler) { h.Memory.MaxTokensSize = defaultMaxTokensSize + int64(n) }))
+		if err := known.send(h); err != nil {
+			b.Fatal(err)
+		}
+		return h
+	}
+	h := forgetful(0)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if n%distinct == 0 {
+			b.StopTimer()
+			h = forgetful(n + 1)
+			b.StartTimer()
+		}
+		if err := clients[n%distinct].send(h); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkHandlerInParallel shows whether processors are in each other's way.
 func BenchmarkHandlerInParallel(b *testing.B) {
 	s := newSite(b)
-	h := loadAtInfo(b, s.config())
-	token := s.token("alice", realSize())
+	inParallel(b, loadAtInfo(b, s.config()), s.token("alice", realSize()))
+}
+
+// BenchmarkNoHandlerInParallel shows how much of that is the machine's, Go's and Caddy's
+// doing.
+func BenchmarkNoHandlerInParallel(b *testing.B) {
+	inParallel(b, bare{}, newSite(b).token("alice", realSize()))
+}
+
+func inParallel(b *testing.B, h caddyhttp.MiddlewareHandler, token string) {
+	b.Helper()
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		c := newClient(b, clientFields(token, "t1"))

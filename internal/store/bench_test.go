@@ -73,3 +73,29 @@ func BenchmarkRedis(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkMemoryInParallel shows whether processors are in each other's way when they
+// look for members in memory.
+func BenchmarkMemoryInParallel(b *testing.B) {
+	type question struct {
+		key  string
+		want Want
+	}
+	s, keys := newTestStore(b, Config{}), newTestKeys(b)
+	questions := make([]question, 512)
+	for i := range questions {
+		m := employee(i)
+		want := Want{Tenant: m.Tenant, Issuer: testIssuer, KCID: m.KCID, TTL: time.Hour}
+		questions[i] = question{keys.Member(want.Tenant, want.Issuer, want.KCID), want}
+		s.Begin(questions[i].key, want, nil).Put(b.Context(), m, time.Hour, 0)
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			q := questions[i%len(questions)]
+			if _, result := s.Memory(q.key, q.want); result != Hit {
+				b.Error(result)
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -140,4 +141,52 @@ func BenchmarkSeenInParallel(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkRefreshBurst shows what a new token costs while very many come, as when all
+// users refresh theirs within a minute: as much when few are remembered as when memory
+// has long been full and each one has to leave for another. It reports how many are
+// remembered then, and how much memory they take by their own count.
+func BenchmarkRefreshBurst(b *testing.B) {
+	const distinct = 256
+	s := newTenants(b)
+	v, err := NewForRealms(Config{Now: s.now}, s.realms, func(string) bool { return true })
+	if err != nil {
+		b.Fatal(err)
+	}
+	fresh := make([]string, distinct)
+	for i := range fresh {
+		fresh[i] = s.token("t1")
+	}
+	for _, before := range []int{1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("after %d tokens", before), func(b *testing.B) {
+			seen := seenOf(b, SeenConfig{Now: s.now})
+			issuers, err := NewIssuers(seen, v)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for i := range before {
+				text, tok := madeUp(b, s.now(), i)
+				seen.put(seen.digest(text), tok)
+			}
+			seen.tokens.CleanUp()
+			b.ReportAllocs()
+			for n := 0; b.Loop(); n++ {
+				if n%distinct == 0 { // they are new once more
+					b.StopTimer()
+					for _, raw := range fresh {
+						seen.forget(seen.digest(raw))
+					}
+					b.StartTimer()
+				}
+				if verified, err := issuers.Verify(b.Context(), fresh[n%distinct]); err != nil || verified.Seen {
+					b.Fatal(err)
+				}
+			}
+			seen.tokens.CleanUp()
+			count, bytes := seen.Size()
+			b.ReportMetric(float64(count), "tokens")
+			b.ReportMetric(float64(bytes)/(1<<20), "MiB")
+		})
+	}
 }
