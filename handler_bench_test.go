@@ -182,7 +182,11 @@ func BenchmarkNoHandlerInParallel(b *testing.B) {
 
 func inParallel(b *testing.B, h caddyhttp.MiddlewareHandler, token string) {
 	b.Helper()
+	if err := newClient(b, clientFields(token, "t1")).send(h); err != nil { // fetches keys and member
+		b.Fatal(err)
+	}
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		c := newClient(b, clientFields(token, "t1"))
 		for pb.Next() {

@@ -90,6 +90,7 @@ func BenchmarkMemoryInParallel(b *testing.B) {
 		s.Begin(questions[i].key, want, nil).Put(b.Context(), m, time.Hour, 0)
 	}
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
 			q := questions[i%len(questions)]

@@ -134,6 +134,7 @@ func BenchmarkSeenInParallel(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			if verified, err := issuers.Verify(b.Context(), raw); err != nil || !verified.Seen {

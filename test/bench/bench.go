@@ -81,6 +81,8 @@ func cases() []benchCase {
 		{"redis", (*bench).redisCase},
 		{"sql", (*bench).sqlCase},
 		{"allocations", (*bench).allocationCase},
+		{"scaling", (*bench).scalingCase},
+		{"burst", (*bench).burstCase},
 		{"start", (*bench).startCase},
 		{"binary", (*bench).binaryCase},
 	}

@@ -13,14 +13,14 @@ import (
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/servers"
 )
 
-// TestEveryCaseRuns tries all of it, with few of everything, but the sizes of binaries:
-// those take minutes to build. It says nothing about speed.
+// TestEveryCaseRuns tries all of it, with few of everything, but what takes long to
+// build. It says nothing about speed.
 func TestEveryCaseRuns(t *testing.T) {
 	servers.Redis(t) // skips where there is none
 	servers.StartPostgres(t)
 	var names []string
 	for _, c := range cases() {
-		if c.name != "binary" {
+		if c.name != "binary" && c.name != "scaling" {
 			names = append(names, c.name)
 		}
 	}
@@ -40,6 +40,9 @@ func TestEveryCaseRuns(t *testing.T) {
 			t.Errorf("%s: %s", f.Key, f.Verdict)
 		}
 	}
+	if r.Hot == nil || len(r.Hot.Steps) == 0 || len(r.Bursts) != 3 {
+		t.Errorf("the hot path is %v, bursts are %v", r.Hot, r.Bursts)
+	}
 	for _, name := range []string{"respond", "spread", "redis"} {
 		text, err := os.ReadFile(filepath.Join(profiles, name+".prof"))
 		if err != nil {
@@ -54,6 +57,26 @@ func TestEveryCaseRuns(t *testing.T) {
 			if f.Key == key && *f.Value != want {
 				t.Errorf("%s: %g statements, want %g", key, *f.Value, want)
 			}
+		}
+	}
+}
+
+// Two of the benchmarks, whose packages are quickly built.
+func TestScalingIsOfEachBenchmark(t *testing.T) {
+	b := &bench{scale: quickScale(), dir: t.TempDir(), report: newReport(quickScale(), cores{}), log: t.Output()}
+	err := owned(t.Context(), func(o *owner) error { return b.scalingOf(o, parallel()[2:]) })
+	if errors.Is(err, errOneProcessor) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(b.report.Scaling) != 2 {
+		t.Fatalf("there are %v", b.report.Scaling)
+	}
+	for _, s := range b.report.Scaling {
+		if len(s.One) != b.Rounds || len(s.Two) != b.Rounds || s.One[0] <= 0 || s.Two[0] <= 0 {
+			t.Errorf("%s: %v on one processor, %v on two", s.Title, s.One, s.Two)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	_ "embed"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -18,10 +19,15 @@ func (r *report) writeDocument(path string) error {
 	if err != nil {
 		return err
 	}
-	var tables, hot, text bytes.Buffer
-	r.writeTables(&tables)
-	r.Hot.write(&hot)
-	parts := map[string]string{"Tables": strings.TrimSpace(tables.String()), "HotPath": strings.TrimSpace(hot.String())}
+	parts := make(map[string]string)
+	for name, write := range map[string]func(io.Writer){
+		"Tables": r.writeTables, "HotPath": r.Hot.write, "Scaling": r.writeScaling, "Bursts": r.writeBursts,
+	} {
+		var part strings.Builder
+		write(&part)
+		parts[name] = strings.TrimSpace(part.String())
+	}
+	var text bytes.Buffer
 	if err := parsed.Execute(&text, parts); err != nil {
 		return err
 	}

@@ -155,9 +155,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	r, err := obtain(ctx, opts, stderr)
 	if r != nil {
-		r.writeTables(stdout)
-		fmt.Fprintln(stdout)
-		r.Hot.write(stdout)
+		for _, write := range []func(io.Writer){r.writeTables, r.Hot.write, r.writeScaling, r.writeBursts} {
+			write(stdout)
+			fmt.Fprintln(stdout)
+		}
 		err = errors.Join(err, opts.files.write(r))
 	}
 	switch {

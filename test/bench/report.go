@@ -28,6 +28,8 @@ type report struct {
 	Figures   []figure  `json:"figures"`
 	Contests  []contest `json:"contests"`
 	Hot       *hotPath  `json:"hot_path,omitempty"`
+	Scaling   []scaling `json:"scaling,omitempty"`
+	Bursts    []burst   `json:"bursts,omitempty"`
 	Shares    []share   `json:"binary_shares_mb,omitempty"`
 
 	profile *profile.Profile // that Hot is of

@@ -129,6 +129,8 @@ func sampleReport() *report {
 	})
 	r.addSeries("respond", series{Name: "member, <respond>", PerSecond: []float64{45_000, 46_800}, P50: []time.Duration{1}, P99: []time.Duration{1}})
 	r.addShare("SQLite", 3.7)
+	r.Scaling = []scaling{{"a lock", []float64{100, 110, 120}, []float64{50, 110, 80}}}
+	r.Bursts = []burst{{"after many", []float64{30_000, 31_000, 35_000}, 24_000, 63.5}}
 	r.Hot = &hotPath{Samples: 1500, Requests: 20_000, Request: 20, Module: 4, Steps: []hotStep{{"a step", []string{"f", "g"}, 0.25}}}
 	return r
 }
@@ -148,7 +150,12 @@ func TestTables(t *testing.T) {
 	}
 	text.Reset()
 	sampleReport().Hot.write(&text)
-	for _, line := range []string{"4.0 µs (20 %) are the module's", "| a step | 25 %                 | 1.00 | `f`, `g` |"} {
+	sampleReport().writeScaling(&text)
+	sampleReport().writeBursts(&text)
+	for _, line := range []string{
+		"| a lock                           | 110       | 80        | 1.50          | 1.00–2.00 |",
+		"| after many  | 31.0 | 30.0–35.0 | 24,000          | 63.5 |",
+		"4.0 µs (20 %) are the module's", "| a step | 25 %                 | 1.00 | `f`, `g` |"} {
 		if !strings.Contains(text.String(), line) {
 			t.Errorf("the table of steps lacks %q:\n%s", line, &text)
 		}
@@ -163,6 +170,8 @@ func TestAReportComesBackFromItsFile(t *testing.T) {
 	var before, after strings.Builder
 	r := sampleReport()
 	r.writeTables(&before)
+	r.writeScaling(&before)
+	r.writeBursts(&before)
 	r.Hot.write(&before)
 	if err := r.writeJSON(path); err != nil {
 		t.Fatal(err)
@@ -172,6 +181,8 @@ func TestAReportComesBackFromItsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	back.writeTables(&after)
+	back.writeScaling(&after)
+	back.writeBursts(&after)
 	back.Hot.write(&after)
 	if before.String() != after.String() {
 		t.Errorf("it was\n%s\nand became\n%s", &before, &after)
@@ -207,6 +218,30 @@ func TestSymbolsAreAddedUpByModule(t *testing.T) {
 	} {
 		if got[name] != size {
 			t.Errorf("%s has %+v, want %+v", name, got[name], size)
+		}
+	}
+}
+
+func TestWhatGoBenchmarksPrintIsRead(t *testing.T) {
+	const printed = `
+goos: linux
+BenchmarkHandlerInParallel       	    7699	     48705 ns/op	    4103 B/op	      36 allocs/op
+BenchmarkHandlerInParallel-2     	   14834	     21072 ns/op	    3961 B/op	      35 allocs/op
+BenchmarkRefreshBurst/after_1000_tokens-2   	    2248	    185304 ns/op	         3.140 MiB	      1200 tokens
+BenchmarkThatFailed
+PASS
+`
+	got := parseGoBenchmark(printed)
+	want := []struct {
+		name, unit string
+		value      float64
+	}{{"HandlerInParallel", "ns/op", 48705}, {"HandlerInParallel", "allocs/op", 35}, {"RefreshBurst/after_1000_tokens", "MiB", 3.14}}
+	if len(got) != len(want) {
+		t.Fatalf("read %v", got)
+	}
+	for i, w := range want {
+		if got[i].name != w.name || got[i].values[w.unit] != w.value {
+			t.Errorf("line %d is %v, want %v", i, got[i], w)
 		}
 	}
 }
