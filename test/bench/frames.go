@@ -2,6 +2,7 @@ package main
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/google/pprof/profile"
@@ -106,11 +107,10 @@ func stacksOf(p *profile.Profile) []stack {
 	stacks := make([]stack, 0, len(p.Sample))
 	for _, sample := range p.Sample {
 		s := stack{time: sample.Value[at]}
-		for i := len(sample.Location) - 1; i >= 0; i-- {
-			lines := sample.Location[i].Line
-			for j := len(lines) - 1; j >= 0; j-- {
-				if f := lines[j].Function; f != nil {
-					s.functions = append(s.functions, f.Name)
+		for _, location := range slices.Backward(sample.Location) {
+			for _, line := range slices.Backward(location.Line) {
+				if line.Function != nil {
+					s.functions = append(s.functions, line.Function.Name)
 				}
 			}
 		}

@@ -155,7 +155,8 @@ func TestTables(t *testing.T) {
 	for _, line := range []string{
 		"| a lock                           | 110       | 80        | 1.50          | 1.00–2.00 |",
 		"| after many  | 31.0 | 30.0–35.0 | 24,000          | 63.5 |",
-		"4.0 µs (20 %) are the module's", "| a step | 25 %                 | 1.00 | `f`, `g` |"} {
+		"4.0 µs (20 %) are the module's", "| a step | 25 %                 | 1.00 | `f`, `g` |",
+	} {
 		if !strings.Contains(text.String(), line) {
 			t.Errorf("the table of steps lacks %q:\n%s", line, &text)
 		}
