@@ -83,7 +83,7 @@ func packageOf(function string) string {
 func shortName(function string) string {
 	pkg := packageOf(function)
 	rest := strings.TrimPrefix(strings.TrimPrefix(function, pkg), ".")
-	rest = strings.NewReplacer("(*", "", "(", "", ")", "", "[...]", "").Replace(rest)
+	rest = strings.NewReplacer("(*", "", "(", "", ")", "").Replace(rest)
 	switch base := path.Base(pkg); {
 	case pkg == "" || pkg == modulePath:
 		return rest
@@ -92,6 +92,24 @@ func shortName(function string) string {
 	default:
 		return base + "." + rest
 	}
+}
+
+// withoutTypes leaves out what a generic function or type was made for, which may hold
+// the paths of other packages.
+func withoutTypes(function string) string {
+	var name strings.Builder
+	depth := 0
+	for _, r := range function {
+		switch {
+		case r == '[':
+			depth++
+		case r == ']':
+			depth--
+		case depth == 0:
+			name.WriteRune(r)
+		}
+	}
+	return name.String()
 }
 
 // stack is where the processor was, the outermost function first, and for how long.
@@ -110,7 +128,7 @@ func stacksOf(p *profile.Profile) []stack {
 		for _, location := range slices.Backward(sample.Location) {
 			for _, line := range slices.Backward(location.Line) {
 				if line.Function != nil {
-					s.functions = append(s.functions, line.Function.Name)
+					s.functions = append(s.functions, withoutTypes(line.Function.Name))
 				}
 			}
 		}

@@ -57,7 +57,7 @@ func stepNames() map[string]string {
 		"token.Seen.digest": digest, "token.Seen.get": seen, "token.Issuers.again": verify, "token.limits.admitSize": verify,
 		"storeSet.knowsLogouts": logouts, "storeSet.loggedOut": logouts,
 		"senderRule.check": policies, "token.Token.Meet": policies, "tenantBinding.allows": policies,
-		"finder.question": member, "store.Store.Memory": member, "checkMember": member, "finder.foundIn": member,
+		"visits.last": member, "finder.question": member, "store.Store.Memory": member, "checkMember": member, "finder.foundIn": member,
 		"Handler.identify": headers,
 		"identityOf":       vars, "identity.subject": vars,
 		"metrics.decided": count, "metrics.lookupInMemory": count, "Handler.logAdmitted": count,
