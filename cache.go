@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/shared"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/store"
@@ -184,7 +183,7 @@ var stores = shared.NewPool[*memberStore]()
 // there is one per member and node.
 type memberStore struct {
 	*store.Store
-	flights singleflight.Group
+	flights flights
 	watches watches
 	views   views
 	name    string // without secrets

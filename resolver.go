@@ -3,7 +3,6 @@ package keycloakcacheauth
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -214,83 +213,6 @@ func checkMember(m *member.Member, want store.Want) outcome {
 	}
 }
 
-// flightResult is what one look-up found for all who wait for it.
-type flightResult struct {
-	found
-	refused outcome
-	lookup  *store.Lookup // nil for none; a flush may overtake it until it is given to somebody
-}
-
-// join waits for the one look-up of this member that is under way on this
-// node, or starts it. A caller that goes away leaves it running for the others.
-func (f *finder) join(ctx context.Context, q question) (found, outcome) {
-	q.shelf.settle(ctx)
-	patience := time.NewTimer(f.patience)
-	defer patience.Stop()
-	for {
-		flight := f.flightOf(q)
-		began := q.shelf.Begin(q.key, q.want, nil)
-		results := q.shelf.flights.DoChan(flight, func() (any, error) {
-			return f.guarded(q, func() flightResult { return f.lookUp(context.WithoutCancel(ctx), q) }), nil
-		})
-		select {
-		case <-patience.C:
-			q.shelf.flights.Forget(flight) // the next request tries anew
-			return found{}, outcomeResolverTimeout
-		case <-ctx.Done():
-			return found{}, outcomeOfWaiting(ctx)
-		case r := <-results:
-			result := r.Val.(flightResult)
-			if result.lookup != nil && result.lookup.Overtaken() && !began.Overtaken() {
-				continue // it had begun before a flush, and we came after that
-			}
-			return result.found, result.refused
-		}
-	}
-}
-
-// flightOf names the look-ups that may share their answer. Whoever accepts
-// another age of members may need another answer.
-func (f *finder) flightOf(q question) string {
-	return fmt.Sprintf("%d %d %s", q.want.TTL, q.want.Stale, q.key)
-}
-
-// guarded recovers panics: on a flight nobody else could, and one would end
-// Caddy.
-func (f *finder) guarded(q question, lookUp func() flightResult) (result flightResult) {
-	defer func() {
-		if p := recover(); p != nil {
-			f.logger.Error("look-up of a member panicked", zap.Any("panic", p), zap.Stack("stack"))
-			f.staleness.failed(q.key, f.now())
-			result = flightResult{refused: outcomeResolverError}
-		}
-	}()
-	return lookUp()
-}
-
-// lookUp goes through the levels below memory.
-func (f *finder) lookUp(ctx context.Context, q question) flightResult {
-	lookup := q.shelf.Begin(q.key, q.want, f.observer(q.want))
-	entry, level, result := lookup.Get(ctx)
-	if entry != nil {
-		why := checkMember(entry.Member, q.want)
-		switch {
-		case why != "":
-			f.dropWrong(ctx, q, sourceOfLevel(level), why)
-			lookup = q.shelf.Begin(q.key, q.want, f.observer(q.want)) // what is stored now was loaded after the drop
-			entry = nil
-		case result == store.Hit:
-			f.staleness.over(q.key)
-			return flightResult{found: f.foundIn(entry, sourceOfLevel(level)), lookup: lookup}
-		}
-	}
-	resolved := f.resolveInto(ctx, lookup, q, true)
-	if entry != nil && resolved.refused.isOfResolver() {
-		resolved.found, resolved.refused = f.staleFound(q, entry), ""
-	}
-	return resolved
-}
-
 // resolveInto asks the resolvers and stores what they say. Without patience it
 // does so only if nobody else waits for them.
 func (f *finder) resolveInto(ctx context.Context, lookup *store.Lookup, q question, patient bool) flightResult {
@@ -337,10 +259,10 @@ func (f *finder) renew(ctx context.Context, q question) {
 	if !f.staleness.try(q.key, f.now()) {
 		return
 	}
-	q.shelf.flights.DoChan("renew "+f.flightOf(q), func() (any, error) {
-		return f.guarded(q, func() flightResult {
-			return f.resolveInto(context.WithoutCancel(ctx), q.shelf.Begin(q.key, q.want, f.observer(q.want)), q, false)
-		}), nil
+	key := q.flight()
+	key.renewal = true
+	f.inBackground(q, key, func() flightResult {
+		return f.resolveInto(context.WithoutCancel(ctx), q.shelf.Begin(q.key, q.want, f.observer(q.want)), q, false)
 	})
 }
 
@@ -350,9 +272,7 @@ func (f *finder) retry(ctx context.Context, q question) {
 	if !f.staleness.try(q.key, f.now()) {
 		return
 	}
-	q.shelf.flights.DoChan(f.flightOf(q), func() (any, error) {
-		return f.guarded(q, func() flightResult { return f.lookUp(context.WithoutCancel(ctx), q) }), nil
-	})
+	f.inBackground(q, q.flight(), func() flightResult { return f.lookUp(context.WithoutCancel(ctx), q) })
 }
 
 // staleFound is a member that is too old, and serves while the resolvers fail.

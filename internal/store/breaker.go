@@ -55,10 +55,10 @@ type breaker struct {
 	told        atomic.Uint32 // the last state an observer heard of
 
 	mu       sync.Mutex
-	failures int
-	first    time.Time // the first failure of this row
-	lost     int       // writes in a row that failed
-	closed   time.Time // when it last closed
+	failures atomic.Int32 // in a row; changed with mu held
+	first    time.Time    // the first failure of this row
+	lost     int          // writes in a row that failed
+	closed   time.Time    // when it last closed
 	pause    time.Duration
 	cause    error // what led to state
 	stopped  bool
@@ -85,11 +85,14 @@ func (b *breaker) allowsWrites() bool {
 	return until == 0 || int64(b.now().Sub(b.born)) >= until
 }
 
-// answered ends a row of failures.
+// answered ends a row of failures. As long as there is none it takes no lock.
 func (b *breaker) answered() {
+	if b.failures.Load() == 0 {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.failures = 0
+	b.failures.Store(0)
 }
 
 // failed counts one failure and opens the breaker if that was enough.
@@ -100,11 +103,11 @@ func (b *breaker) failed(err error) {
 		return
 	}
 	now := b.now()
-	if b.failures == 0 {
+	failures := b.failures.Add(1)
+	if failures == 1 {
 		b.first = now
 	}
-	b.failures++
-	if b.failures < tripAfter && (b.failures == 1 || now.Sub(b.first) < tripWithin) {
+	if failures < tripAfter && (failures == 1 || now.Sub(b.first) < tripWithin) {
 		return
 	}
 	if b.pause == 0 || now.Sub(b.closed) >= calmAfter {
@@ -206,7 +209,8 @@ func (b *breaker) close() {
 	if b.stopped {
 		return
 	}
-	b.failures, b.lost = 0, 0
+	b.failures.Store(0)
+	b.lost = 0
 	b.closed = b.now()
 	b.pausedUntil.Store(0)
 	b.setState(Up, nil)

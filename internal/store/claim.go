@@ -148,12 +148,13 @@ func (r *redisLevel) claim(ctx context.Context, l *Lookup, life time.Duration) (
 	if !r.breakerOf(l.key).allowsWrites() {
 		return true, ErrUnavailable
 	}
-	set, err := r.do(ctx, l, OpClaim, func(ctx context.Context) (any, error) {
+	set := true
+	err := r.do(ctx, l, OpClaim, func(ctx context.Context) error {
 		err := r.client.SetArgs(ctx, l.key, "1", redis.SetArgs{Mode: "NX", TTL: life}).Err()
 		if errors.Is(err, redis.Nil) {
-			return false, nil
+			set, err = false, nil
 		}
-		return true, err
+		return err
 	})
 	switch {
 	case err == nil:
@@ -162,5 +163,5 @@ func (r *redisLevel) claim(ctx context.Context, l *Lookup, life time.Duration) (
 	default: // the caller had no time left
 		return true, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return set.(bool), nil
+	return set, nil
 }

@@ -27,7 +27,6 @@ type Lookup struct {
 	began       time.Time     // by the store's clock
 	spent       time.Duration // on Redis so far
 	redisFailed bool          // then it is not asked again
-	level       Level         // that had the entry
 	spare       *Entry        // the best of the stale ones seen on the way
 	spareLevel  Level         // that had it
 	sawRedis    bool          // a value of the key in Redis, whatever it was
@@ -53,25 +52,40 @@ func (s *Store) Begin(key string, want Want, observer Observer) *Lookup {
 
 // Get returns the entry and the level that had it, with [Hit], or a stale one
 // with [Stale], or nil, [None] and [Miss]. A level that is broken has nothing;
-// the observer hears why. An entry that came from Redis is in memory soon
-// afterwards.
+// the observer hears why. An entry that came from Redis is in memory then, too.
+//
+// It asks the levels itself, in the order of the chain and without the chain, which
+// would promote on another goroutine, and costs as much as decoding the entry.
 func (l *Lookup) Get(ctx context.Context) (*Entry, Level, Result) {
-	entry, err := l.store.chain.Get(withLookup(ctx, l), l.key)
+	entry, level, result := l.search(ctx)
 	l.tell()
-	// gocache has returned nil without an error before, so look at both.
-	result := Hit
-	if err != nil || entry == nil || l.level == None {
-		entry, l.level, result = l.spare, l.spareLevel, Stale
-	}
 	if entry == nil || !l.store.fences.admits(&entry.places, entry.position) {
 		return nil, None, Miss // perhaps flushed while it was on its way
 	}
-	if result == Stale && l.level == Redis {
-		// The chain promotes what is fresh. This is for the time when neither the
-		// resolver nor Redis answers.
+	if level == Redis {
+		// A stale one, too: for the time when neither the resolver nor Redis answers.
 		l.store.memory.add(l.key, entry, true)
 	}
-	return entry, l.level, result
+	return entry, level, result
+}
+
+// search returns the first fresh entry, or else the best of the stale ones.
+func (l *Lookup) search(ctx context.Context) (*Entry, Level, Result) {
+	// Another look-up may have put it there since memory was asked.
+	entry, result := l.store.memory.find(l.key, &l.want)
+	if result == Hit {
+		return entry, Memory, Hit
+	}
+	// A stale one does not end the search: Redis may have what another node has
+	// loaded since.
+	l.offer(entry, Memory)
+	if l.store.redis != nil {
+		if entry, result = l.store.redis.find(ctx, l); result == Hit {
+			return entry, Redis, Hit
+		}
+		l.offer(entry, Redis)
+	}
+	return l.spare, l.spareLevel, Stale
 }
 
 // offer takes a stale entry in case that no level has a better one.
@@ -131,8 +145,7 @@ func (l *Lookup) Put(ctx context.Context, m *member.Member, life, stale time.Dur
 func (l *Lookup) tell() { l.store.tell(l.observer) }
 
 // The levels of gocache's chain get a context, a key and a value, and no more,
-// so a look-up travels in the context. The chain promotes on a context of its
-// own: a level that finds no look-up there knows that it is a promotion.
+// so a look-up travels in the context.
 type lookupKey struct{}
 
 func withLookup(ctx context.Context, l *Lookup) context.Context {

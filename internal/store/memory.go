@@ -103,17 +103,13 @@ func (m *memoryLevel) GetWithTTL(ctx context.Context, key any) (any, time.Durati
 	}
 	entry, result := m.find(k, &l.want)
 	if result != Hit {
-		// A stale one does not end the search: Redis may have what another node
-		// has loaded since.
-		l.offer(entry, Memory)
 		return nil, 0, gocache.NotFoundWithCause(nil)
 	}
-	l.level = Memory
 	return entry, entry.Keep.Sub(m.now()), nil
 }
 
-// Set implements gocache's StoreInterface. The chain's promotions come on a
-// bare context and with a time to live, which is not needed.
+// Set implements gocache's StoreInterface. What comes without a look-up is a
+// promotion of the chain.
 func (m *memoryLevel) Set(ctx context.Context, key, value any, _ ...gocache.Option) error {
 	entry, ok := value.(*Entry)
 	if k := keyOf(key); ok && entry != nil && entry.Member != nil && k != "" {

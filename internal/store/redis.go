@@ -21,9 +21,10 @@ var ErrUnavailable = errors.New("redis is unavailable")
 // and age, and the difference between a missing key and a broken server.
 type redisLevel struct {
 	client  redis.UniversalClient
-	inner   *redisstore.RedisStore
-	breaker *breaker // where there is no cluster
-	shards  *shards  // of a cluster, nil without one
+	values  values
+	inner   *redisstore.RedisStore // for writing
+	breaker *breaker               // where there is no cluster
+	shards  *shards                // of a cluster, nil without one
 	fences  *fences
 	log     *flushLog
 	sealer  *sealer
@@ -31,16 +32,20 @@ type redisLevel struct {
 	timeout time.Duration // of all operations of one look-up
 }
 
+// values is what reads in Redis.
+type values interface {
+	Get(ctx context.Context, key string) *redis.StringCmd
+}
+
 func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences, log *flushLog, s *sealer) *redisLevel {
 	r := &redisLevel{
-		client: client, inner: redisstore.NewRedis(boundedClient{client}),
+		client: client, values: boundedClient{client}, inner: redisstore.NewRedis(boundedClient{client}),
 		fences: f, log: log, sealer: s, now: cfg.Now, timeout: cfg.Timeout,
 	}
 	// A key of ours that is never set: rights to read ours are enough for it.
 	key := probeKey(cfg.Prefix)
 	get := func(ctx context.Context, key string) error {
-		_, err := r.inner.Get(ctx, key)
-		return fault(err)
+		return fault(r.values.Get(ctx, key).Err())
 	}
 	patient := func(probe func(context.Context) error) *breaker {
 		return newBreaker(cfg.Now, func(ctx context.Context) error {
@@ -101,7 +106,14 @@ func (r *redisLevel) stop() {
 	r.breaker.stop()
 }
 
-// read looks up an entry and says how that went, for l to observe.
+// find looks an entry up, fresh or stale, and says how that went.
+func (r *redisLevel) find(ctx context.Context, l *Lookup) (*Entry, Result) {
+	entry, result := r.read(ctx, l)
+	l.observer.Lookup(Redis, result)
+	return entry, result
+}
+
+// read is find for l to observe.
 func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 	if !r.breakerOf(l.key).allowsReads() {
 		l.redisFailed = true
@@ -136,7 +148,8 @@ func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 	// What is read counts as read when the look-up began, so that neither this
 	// look-up nor a promotion that comes later brings back what was flushed.
 	entry.position, entry.known = l.position, known
-	entry.places = r.fences.entry(l.key, &l.want, entry.Member.ID)
+	entry.places = l.places
+	entry.places[scopeMemberID] = r.fences.memberID(&l.want, entry.Member.ID)
 	if !r.admits(l, entry, at) {
 		return nil, Fenced
 	}
@@ -146,14 +159,15 @@ func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 
 // fetch reads what stands under the look-up's key, whatever it is.
 func (r *redisLevel) fetch(ctx context.Context, l *Lookup) ([]byte, Result) {
-	value, err := r.do(ctx, l, OpGet, func(ctx context.Context) (any, error) {
-		return r.inner.Get(ctx, l.key)
+	var value []byte
+	err := r.do(ctx, l, OpGet, func(ctx context.Context) (err error) {
+		value, err = r.values.Get(ctx, l.key).Bytes()
+		return err
 	})
 	switch {
 	case err == nil:
-		text, _ := value.(string)
 		l.sawRedis = true
-		return []byte(text), Hit
+		return value, Hit
 	case isMiss(err):
 		return nil, Miss
 	case redis.HasErrorPrefix(err, "WRONGTYPE"):
@@ -180,8 +194,8 @@ func (r *redisLevel) admits(l *Lookup, entry *Entry, at mark) bool {
 // discard deletes a value that is of no use to anybody. If that fails, the
 // next look-up finds it again.
 func (r *redisLevel) discard(ctx context.Context, l *Lookup) {
-	_, _ = r.do(ctx, l, OpDelete, func(ctx context.Context) (any, error) {
-		return nil, r.inner.Delete(ctx, l.key)
+	_ = r.do(ctx, l, OpDelete, func(ctx context.Context) error {
+		return r.inner.Delete(ctx, l.key)
 	})
 }
 
@@ -206,8 +220,8 @@ func (r *redisLevel) write(ctx context.Context, l *Lookup, entry *Entry) error {
 	if rest <= 0 {
 		return nil
 	}
-	_, err = r.do(ctx, l, OpSet, func(ctx context.Context) (any, error) {
-		return nil, r.inner.Set(ctx, l.key, encoded, gocache.WithExpiration(rest))
+	err = r.do(ctx, l, OpSet, func(ctx context.Context) error {
+		return r.inner.Set(ctx, l.key, encoded, gocache.WithExpiration(rest))
 	})
 	if l.Overtaken() {
 		// The deletion may have reached Redis first. It is not a matter of this
@@ -226,18 +240,17 @@ func (r *redisLevel) remove(ctx context.Context, l *Lookup) error {
 	if !r.breakerOf(l.key).allowsReads() {
 		return ErrUnavailable
 	}
-	_, err := r.do(ctx, l, OpDelete, func(ctx context.Context) (any, error) {
-		return nil, r.inner.Delete(ctx, l.key)
+	return r.do(ctx, l, OpDelete, func(ctx context.Context) error {
+		return r.inner.Delete(ctx, l.key)
 	})
-	return err
 }
 
 // do runs one operation within the budget of the look-up and draws conclusions
 // from its outcome. The caller's cancellation does not end it, because go-redis
 // would throw the connection away with it; the caller's deadline does.
-func (r *redisLevel) do(ctx context.Context, l *Lookup, op Op, f func(context.Context) (any, error)) (any, error) {
+func (r *redisLevel) do(ctx context.Context, l *Lookup, op Op, f func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	budget, hurried := r.timeout-l.spent, false
 	if deadline, ok := ctx.Deadline(); ok {
@@ -246,14 +259,14 @@ func (r *redisLevel) do(ctx context.Context, l *Lookup, op Op, f func(context.Co
 		}
 	}
 	if budget <= 0 {
-		return nil, fmt.Errorf("%w: no time left", ErrUnavailable)
+		return fmt.Errorf("%w: no time left", ErrUnavailable)
 	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
+	bounded, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
 
 	b := r.breakerOf(l.key) // before it runs: what it learns of a cluster is for the next
 	start := time.Now()
-	value, err := f(bounded)
+	err := f(bounded)
 	took := time.Since(start)
 	l.spent += took
 
@@ -264,7 +277,7 @@ func (r *redisLevel) do(ctx context.Context, l *Lookup, op Op, f func(context.Co
 	if broken != nil {
 		err = fmt.Errorf("%w: %w", ErrUnavailable, broken)
 	}
-	return value, err
+	return err
 }
 
 // fault returns nil for what is no fault of the server: success, a missing
@@ -295,15 +308,10 @@ func (r *redisLevel) GetWithTTL(ctx context.Context, key any) (any, time.Duratio
 	if l == nil || l.key != keyOf(key) {
 		return nil, 0, errMisuse
 	}
-	entry, result := r.read(ctx, l)
-	l.observer.Lookup(Redis, result)
+	entry, result := r.find(ctx, l)
 	switch result {
 	case Hit:
-		l.level = Redis
 		return entry, entry.Keep.Sub(r.now()), nil
-	case Stale:
-		l.offer(entry, Redis)
-		return nil, 0, gocache.NotFoundWithCause(nil)
 	case Failed, Skipped, Blind:
 		return nil, 0, ErrUnavailable
 	default:

@@ -101,8 +101,8 @@ func TestHugeValuesAreNotRead(t *testing.T) {
 	f := newFakeRedis(t)
 	s := sharing(t, f, nil)
 	f.set("k", strings.Repeat("x", 10<<20))
-	value, err := s.redis.inner.Get(t.Context(), "k")
-	if text, _ := value.(string); err != nil || len(text) != MaxEntrySize+1 {
+	text, err := s.redis.values.Get(t.Context(), "k").Result()
+	if err != nil || len(text) != MaxEntrySize+1 {
 		t.Errorf("%d bytes were read, error %v", len(text), err)
 	}
 }

@@ -50,17 +50,9 @@ func (w *world) ask(n int) {
 		return
 	}
 	w.pause()
-	l := node.Begin(w.key, w.want, nil)
+	l := node.Begin(w.key, w.want, between{world: w})
 	w.pause()
 	entry, level, result := l.Get(context.Background())
-	if result == Hit && level == Redis {
-		late := <-node.promotions
-		w.spawn(n, func() {
-			w.pause()
-			w.note("node %d promotes version %d", n, versionOf(late.value.(*Entry)))
-			_ = node.memory.Set(context.Background(), late.key, late.value)
-		})
-	}
 	if result == Hit {
 		version, from = versionOf(entry), level.String()
 		return

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"fmt"
 	"iter"
 	"math/rand/v2"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/eko/gocache/lib/v4/cache"
-	gocache "github.com/eko/gocache/lib/v4/store"
 	redisstore "github.com/eko/gocache/store/redis/v4"
 )
 
@@ -58,8 +56,7 @@ type worldValue struct {
 
 type worldNode struct {
 	*Store
-	promotions chan promotion
-	least      int // the oldest version that may be served after a flush of this node
+	least int // the oldest version that may be served after a flush of this node
 }
 
 // worldFlush is a flush in the log, and who has read it.
@@ -68,8 +65,6 @@ type worldFlush struct {
 	version int
 	read    [worldNodes]bool
 }
-
-type promotion struct{ key, value any }
 
 // actor is one thing that happens on a node, and version is that of its flush.
 type actor struct {
@@ -107,7 +102,7 @@ func (w *world) newNode() *worldNode {
 	if err := cfg.complete(); err != nil {
 		w.t.Fatal(err)
 	}
-	n := &worldNode{promotions: make(chan promotion, 1)}
+	n := &worldNode{}
 	s := &Store{fences: newFences(), now: cfg.Now, prefix: cfg.Prefix, logouts: newLogouts(1), claims: newClaims(1)}
 	n.Store = s
 	var err error
@@ -121,11 +116,10 @@ func (w *world) newNode() *worldNode {
 	s.log.check = func() {}
 	s.memory.log, s.absent.log = s.log, s.log
 	s.redis = &redisLevel{
-		inner: redisstore.NewRedis(worldRedis{world: w}), breaker: newBreaker(cfg.Now, nil),
+		values: worldRedis{world: w}, inner: redisstore.NewRedis(worldRedis{world: w}), breaker: newBreaker(cfg.Now, nil),
 		fences: s.fences, log: s.log, now: cfg.Now, timeout: cfg.Timeout,
 	}
-	s.chain = cache.NewChain[*Entry](
-		cache.New[*Entry](lateMemory{s.memory, n.promotions}), cache.New[*Entry](s.redis))
+	s.chain = cache.NewChain[*Entry](cache.New[*Entry](s.memory), cache.New[*Entry](s.redis))
 	return n
 }
 
@@ -142,19 +136,14 @@ func (n *worldNode) close() {
 	n.absent.close()
 }
 
-// lateMemory leaves it to an actor when promotions are carried out.
-type lateMemory struct {
-	*memoryLevel
-	promotions chan promotion
+// between lets others come between what a look-up has found in Redis and its
+// promotion into memory.
+type between struct {
+	silent
+	*world
 }
 
-func (l lateMemory) Set(ctx context.Context, key, value any, options ...gocache.Option) error {
-	if lookupFrom(ctx) != nil {
-		return l.memoryLevel.Set(ctx, key, value, options...)
-	}
-	l.promotions <- promotion{key, value}
-	return nil
-}
+func (b between) Lookup(Level, Result) { b.pause() }
 
 // pause lets others come between.
 func (w *world) pause() {

@@ -86,19 +86,23 @@ type hasher struct{ seed maphash.Seed }
 // entry returns the places of an entry. With "" for the member's id, which
 // only the resolver tells, any flush by such an id in the tenant counts.
 func (h hasher) entry(key string, want *Want, memberID string) places {
-	p := places{
+	return places{
 		scopeAll:      h.place(scopeAll, "", ""),
 		scopeTenant:   h.place(scopeTenant, want.Tenant, ""),
 		scopeMember:   h.place(scopeMember, want.Tenant, want.KCID),
-		scopeMemberID: h.place(scopeMemberID, want.Tenant, memberID),
+		scopeMemberID: h.memberID(want, memberID),
 		scopeUser:     h.place(scopeUser, want.Issuer, want.KCID),
 		scopeKCID:     h.place(scopeKCID, want.KCID, ""),
 		scopeKey:      h.key(key),
 	}
+}
+
+// memberID is the place that depends on what the resolver told.
+func (h hasher) memberID(want *Want, memberID string) uint16 {
 	if memberID == "" {
-		p[scopeMemberID] = h.place(scopeSomeID, want.Tenant, "")
+		return h.place(scopeSomeID, want.Tenant, "")
 	}
-	return p
+	return h.place(scopeMemberID, want.Tenant, memberID)
 }
 
 func (h hasher) key(key string) uint16 { return h.place(scopeKey, key, "") }
