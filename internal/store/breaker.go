@@ -145,8 +145,7 @@ func (b *breaker) conclude(op Op, broken error, hurried bool) {
 		}
 		return
 	}
-	var reply redis.Error
-	refused := errors.As(broken, &reply)
+	refused := refused(broken)
 	if hurried && !refused {
 		return // the caller gave it too little time to blame the server
 	}
@@ -156,6 +155,12 @@ func (b *breaker) conclude(op Op, broken error, hurried bool) {
 	if op == OpGet || !refused {
 		b.failed(broken)
 	}
+}
+
+// refused tells whether the server answered, with an error.
+func refused(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
 }
 
 // wrote ends the pause of writes.

@@ -148,7 +148,10 @@ type boundedClient struct {
 // size. GETRANGE answers "" for a missing key, and an empty value is no entry
 // either, so that is a miss.
 func (c boundedClient) Get(ctx context.Context, key string) *redis.StringCmd {
-	cmd := c.GetRange(ctx, key, 0, MaxEntrySize)
+	return missIfEmpty(c.GetRange(ctx, key, 0, MaxEntrySize))
+}
+
+func missIfEmpty(cmd *redis.StringCmd) *redis.StringCmd {
 	if cmd.Err() == nil && cmd.Val() == "" {
 		cmd.SetErr(redis.Nil)
 	}

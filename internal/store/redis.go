@@ -38,14 +38,15 @@ type values interface {
 }
 
 func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences, log *flushLog, s *sealer) *redisLevel {
+	bounded := boundedClient{client}
 	r := &redisLevel{
-		client: client, values: boundedClient{client}, inner: redisstore.NewRedis(boundedClient{client}),
+		client: client, values: &batches{boundedClient: bounded}, inner: redisstore.NewRedis(bounded),
 		fences: f, log: log, sealer: s, now: cfg.Now, timeout: cfg.Timeout,
 	}
 	// A key of ours that is never set: rights to read ours are enough for it.
 	key := probeKey(cfg.Prefix)
 	get := func(ctx context.Context, key string) error {
-		return fault(r.values.Get(ctx, key).Err())
+		return fault(bounded.Get(ctx, key).Err())
 	}
 	patient := func(probe func(context.Context) error) *breaker {
 		return newBreaker(cfg.Now, func(ctx context.Context) error {
@@ -57,6 +58,7 @@ func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences, log *fl
 		})
 	}
 	if cluster, ok := client.(*redis.ClusterClient); ok {
+		r.values = bounded // a batch would fall apart into one for each master
 		r.shards = newShards(cluster, cfg.Prefix, get, patient)
 		return r
 	}
