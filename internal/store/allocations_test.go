@@ -1,11 +1,21 @@
 package store
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/allocations"
 )
+
+// constantValue is a value that stands in Redis under every key.
+type constantValue string
+
+func (v constantValue) Get(context.Context, string) *redis.StringCmd {
+	return redis.NewStringResult(string(v), nil)
+}
 
 func TestAllocationsOfTheStore(t *testing.T) {
 	s := newTestStore(t, Config{})
@@ -23,6 +33,8 @@ func TestAllocationsOfTheStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	shared := sharing(t, newFakeRedis(t), nil)
+	shared.redis.values = constantValue(text) // and no longer the server
 	failing := func(err error, tb testing.TB) {
 		if err != nil {
 			tb.Fatal(err)
@@ -34,6 +46,12 @@ func TestAllocationsOfTheStore(t *testing.T) {
 		{Name: "found in memory", Run: func(tb testing.TB) {
 			if _, result := s.Memory(key, want); result != Hit {
 				tb.Fatal(result)
+			}
+		}},
+		{Name: "found in Redis, without what the client does", Run: func(tb testing.TB) {
+			shared.memory.remove(key)
+			if entry, level, _ := shared.Begin(key, want, nil).Get(tb.Context()); entry == nil || level != Redis {
+				tb.Fatal(level)
 			}
 		}},
 		{Name: "encode", Run: func(tb testing.TB) {

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -130,13 +131,14 @@ func encode(e *Entry, at mark) ([]byte, error) {
 
 // decode reads what encode wrote, and refuses everything else. It makes no
 // difference who wrote it: nothing in the value can make it panic, or use
-// more than a small multiple of the value's size.
+// more than a small multiple of the value's size. The entry's texts are parts of one,
+// save those that [sharedTexts.lean] leaves as they are.
 func decode(value []byte) (*Entry, mark, error) {
 	if len(value) > MaxEntrySize {
 		return nil, mark{}, fmt.Errorf("%w: larger than %d bytes", ErrInvalid, MaxEntrySize)
 	}
-	var wire envelope
-	if err := json.Unmarshal(value, &wire, json.RejectUnknownMembers(true)); err != nil {
+	wire := reading{source: string(value)}
+	if err := json.Unmarshal(value, &wire); err != nil {
 		return nil, mark{}, fmt.Errorf("%w: malformed", ErrInvalid) // the cause would quote the value
 	}
 	if err := wire.check(); err != nil {
@@ -147,9 +149,9 @@ func decode(value []byte) (*Entry, mark, error) {
 	return &Entry{
 		Member: &member.Member{
 			KCID: string(wire.Member.KCID), Tenant: string(wire.Member.Tenant), Issuer: string(wire.Member.Issuer),
-			Active: *wire.Member.Active, ID: string(*wire.Member.ID), Attributes: wire.Member.Attributes,
+			Active: *wire.Member.Active, ID: strings.Clone(string(*wire.Member.ID)), Attributes: wire.Member.Attributes,
 		},
-		Tenant: string(wire.Tenant), Issuer: string(wire.Issuer), KCID: string(wire.KCID), Claims: string(wire.Claims),
+		Tenant: string(wire.Tenant), Issuer: string(wire.Issuer), KCID: string(wire.KCID), Claims: strings.Clone(string(wire.Claims)),
 		LoadedAt: time.UnixMilli(wire.LoadedAt), Expires: time.UnixMilli(wire.Expires), Keep: time.UnixMilli(wire.Keep),
 	}, mark{string(wire.Gen), sighting{pos, event}}, nil
 }
