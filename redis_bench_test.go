@@ -30,7 +30,7 @@ func BenchmarkFindInRedis(b *testing.B) {
 			Tenant: "t1", KCID: tokens[i].Subject, ID: fmt.Sprint("m-", i), Active: true,
 			Attributes: map[string]member.Value{"roles": member.List("editor", "viewer"), "plan": member.Text("gold")},
 		})
-		if _, refused := h.members.find(b.Context(), tokens[i], "t1"); refused != "" {
+		if _, refused := h.members.find(b.Context(), tokens[i], "t1", nil); refused != "" {
 			b.Fatal(refused)
 		}
 	}
@@ -45,7 +45,7 @@ func BenchmarkFindInRedis(b *testing.B) {
 				for pb.Next() {
 					began := time.Now()
 					tok := tokens[int(next.Add(1))%len(tokens)]
-					if _, refused := h.members.find(b.Context(), tok, "t1"); refused != "" {
+					if _, refused := h.members.find(b.Context(), tok, "t1", nil); refused != "" {
 						b.Error(refused)
 						return
 					}

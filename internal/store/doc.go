@@ -12,8 +12,8 @@
 //
 //	if entry, result := s.Memory(key, want); result == store.Hit { … }
 //	l := s.Begin(key, want, observer)
-//	entry, level := l.Get(ctx)      // nil: ask the resolver
-//	entry = l.Put(ctx, member, ttl) // memory at once, Redis within its budget
+//	entry, level, result := l.Get(ctx) // nil: ask the resolver
+//	entry = l.Put(ctx, member, ttl)    // memory at once, Redis within its budget
 //
 // What holds for every entry, whatever level it came from: it repeats whom it
 // is about and is compared with who was asked for; it is no older than its
@@ -28,6 +28,8 @@
 // look-up share a small time budget, and a breaker leaves it alone while it
 // does not answer; of a cluster, each master has one of its own. It is not
 // trusted either: values are bounded, decoded strictly and checked.
+//
+// Look-ups that read Redis at the same time share a round trip; batch.go has how.
 //
 // The commands used are GETRANGE, SET, UNLINK, XADD, XRANGE and XREAD, on keys
 // that begin with the prefix and a colon; a Redis user needs no other rights.
