@@ -16,7 +16,7 @@ func BenchmarkRedis(b *testing.B) {
 		key  string
 		want Want
 	}
-	// As many that the promotion of one into memory is long over when it is asked for again.
+	// As many as would not fit into what a processor has at hand.
 	questions := make([]question, 512)
 	keys := newTestKeys(b)
 	for i := range questions {

@@ -99,7 +99,7 @@ func TestFlushWins(t *testing.T) {
 				t.Fatalf("the case is not what it should be: %s", level)
 			}
 			flush()
-			_ = s.memory.Set(t.Context(), "k", entry) // what the chain does when it comes to it
+			_ = s.memory.Set(t.Context(), "k", entry) // as the chain would promote
 		},
 		"over what another node writes later": func(_ *testing.T, _ *Store, f *fakeRedis, flush func()) {
 			flush()
@@ -149,7 +149,7 @@ func TestFlushWins(t *testing.T) {
 					caughtUp(t, f, here, there)
 					check(here)
 					check(there)
-					_ = here.Destruct() // carries out what promotions are left
+					_ = here.Destruct()
 					if entry, _ := here.Memory("k", want); entry != nil {
 						t.Error("a promotion brings her back")
 					}

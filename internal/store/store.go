@@ -291,7 +291,7 @@ func (s *Store) close() error {
 		s.redis.stop() // first: the tail may be in its check
 		errs = append(errs, s.log.stop())
 	}
-	errs = append(errs, s.chain.Close()) // hands pending promotions to memory
+	errs = append(errs, s.chain.Close())
 	if s.redis != nil {
 		errs = append(errs, s.redis.client.Close())
 	}

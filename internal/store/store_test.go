@@ -83,7 +83,7 @@ func TestDeletionWins(t *testing.T) {
 				t.Fatalf("the case is not what it should be: %s", level)
 			}
 			deletion()
-			_ = s.memory.Set(t.Context(), "k", entry) // what the chain does when it comes to it
+			_ = s.memory.Set(t.Context(), "k", entry) // as the chain would promote
 		},
 	}
 	for name, test := range tests {
@@ -109,7 +109,7 @@ func TestDeletionWins(t *testing.T) {
 			if entry, level, _ := s.Begin("k", want, nil).Get(t.Context()); entry != nil {
 				t.Errorf("%s still has her", level)
 			}
-			_ = s.Destruct() // carries out what promotions are left
+			_ = s.Destruct()
 			check()
 			if n := s.Stats().Entries; n > 1 {
 				t.Errorf("%d entries", n)
