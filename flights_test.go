@@ -79,8 +79,8 @@ func TestResolverThatEndsItsGoroutine(t *testing.T) {
 		runtime.Goexit()
 		return nil, nil
 	})
-	if got := send(t, h, bearer(s.token("alice"), "t1")); got.status != 503 {
-		t.Errorf("status %d", got.status)
+	if got := send(t, h, bearer(s.token("alice"), "t1")); got.status != 503 || reasonOf(got) != string(outcomeResolverError) {
+		t.Errorf("status %d, reason %q", got.status, reasonOf(got))
 	}
 	s.source.respond(nil)
 	if got := send(t, h, bearer(s.token("alice"), "t1")); got.status != 0 {
