@@ -71,16 +71,16 @@ func (AdminAPI) show(w http.ResponseWriter, r *http.Request) error {
 }
 
 func showEntry(entry *store.Entry, withAttributes bool) *shownEntry {
-	if entry == nil || entry.Member == nil {
+	if entry == nil {
 		return nil
 	}
 	shown := &shownEntry{
 		Active: entry.Member.Active, MemberID: entry.Member.ID,
-		LoadedAt: entry.LoadedAt, AgeSeconds: time.Since(entry.LoadedAt).Seconds(), Expires: entry.Expires,
+		LoadedAt: entry.LoadedAt(), AgeSeconds: time.Since(entry.LoadedAt()).Seconds(), Expires: entry.Expires(),
 	}
 	if withAttributes {
-		shown.Attributes = make(map[string][]string, len(entry.Member.Attributes))
-		for name, value := range entry.Member.Attributes {
+		shown.Attributes = make(map[string][]string)
+		for name, value := range entry.Member.AllAttributes() {
 			shown.Attributes[name] = textsOf(value)
 		}
 	}

@@ -262,7 +262,7 @@ func (a *assertions) of(id *identity) (headerField, error) {
 		Subject: id.token.Subject, Tenant: id.tenant, MemberID: id.member.ID,
 		TokenEnd: id.token.Expiry, MemberEnd: id.memberEnd,
 	}
-	if roles := id.member.Attributes[rolesAttribute]; roles.IsList() || roles.Text() != "" {
+	if roles := id.member.Attribute(rolesAttribute); roles.IsList() || roles.Text() != "" {
 		claims.Roles = roles.Strings()
 	}
 	text, reused, err := a.signer.Sign(claims)

@@ -67,7 +67,8 @@ func Flush(ctx context.Context, scope FlushScope) ([]Flushed, error) {
 
 // MemberOf returns the member that a request was let in for, to Caddy handlers
 // that come after this module's; ok is false for an anonymous one. The member
-// is shared, and must not be changed.
+// may be shared, and must not be changed. Its Attributes are put together for
+// each call, so call it once per request.
 func MemberOf(r *http.Request) (m *member.Member, ok bool) {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
@@ -78,5 +79,5 @@ func MemberOf(r *http.Request) (m *member.Member, ok bool) {
 	if !ok || !isIdentity || id.member == nil {
 		return nil, false
 	}
-	return id.member, true
+	return id.member.Unpacked(), true
 }

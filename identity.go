@@ -263,7 +263,7 @@ func ofMember(attribute string) field {
 		if id.member == nil {
 			return fieldValue{}
 		}
-		value := id.member.Attributes[attribute]
+		value := id.member.Attribute(attribute)
 		if value.IsList() {
 			return fieldValue{list: value.Strings()}
 		}

@@ -127,7 +127,7 @@ func (f *finder) beginLookUp(ctx context.Context, q question) (begun begunLookup
 	begun.lookup = q.shelf.Begin(q.key, q.want, f.observer(q.want))
 	var result store.Result
 	begun.entry, begun.level, result = begun.lookup.Get(ctx)
-	if result != store.Hit || checkMember(begun.entry.Member, q.want) != "" {
+	if result != store.Hit || checkMember(&begun.entry.Member, q.want) != "" {
 		return begun, false
 	}
 	f.staleness.over(q.key)
@@ -140,7 +140,7 @@ func (f *finder) beginLookUp(ctx context.Context, q question) (begun begunLookup
 func (f *finder) endLookUp(ctx context.Context, q question, begun begunLookup) flightResult {
 	lookup, entry := begun.lookup, begun.entry
 	if entry != nil {
-		if why := checkMember(entry.Member, q.want); why != "" {
+		if why := checkMember(&entry.Member, q.want); why != "" {
 			f.dropWrong(ctx, q, sourceOfLevel(begun.level), why)
 			lookup = q.shelf.Begin(q.key, q.want, f.observer(q.want)) // what is stored now was loaded after the drop
 			entry = nil

@@ -63,10 +63,11 @@ func (l memberLife) isDue(entry *store.Entry, now time.Time) bool {
 // end is when an entry ends for this site: for its writer, or because of our
 // own ttl.
 func (l memberLife) end(entry *store.Entry) time.Time {
-	if mine := entry.LoadedAt.Add(l.ttl); mine.Before(entry.Expires) {
+	mine, writers := entry.LoadedAt().Add(l.ttl), entry.Expires()
+	if mine.Before(writers) {
 		return mine
 	}
-	return entry.Expires
+	return writers
 }
 
 // found is a member that fits the request, and where it came from.
@@ -79,7 +80,7 @@ type found struct {
 
 // foundIn is the member of a cached entry.
 func (f *finder) foundIn(entry *store.Entry, from source) found {
-	return found{entry.Member, from, entry.LoadedAt, f.life.end(entry)}
+	return found{&entry.Member, from, entry.LoadedAt(), f.life.end(entry)}
 }
 
 // find returns the member that the token's user is in the tenant, or the
@@ -100,8 +101,8 @@ func (f *finder) find(ctx context.Context, tok *token.Token, tenant string, last
 		if result == store.Mismatch {
 			f.dropWrong(ctx, q, sourceMemory, outcomeWrongEntry)
 		}
-	case checkMember(entry.Member, q.want) != "":
-		f.dropWrong(ctx, q, sourceMemory, checkMember(entry.Member, q.want))
+	case checkMember(&entry.Member, q.want) != "":
+		f.dropWrong(ctx, q, sourceMemory, checkMember(&entry.Member, q.want))
 		entry = nil
 	case result == store.Hit:
 		if f.life.refresh > 0 && f.life.isDue(entry, f.now()) {
@@ -279,11 +280,11 @@ func (f *finder) retry(ctx context.Context, q question) {
 // For no longer than they are taken to fail is it vouched for.
 func (f *finder) staleFound(q question, entry *store.Entry) found {
 	f.staleness.serves(q.key)
-	end := entry.LoadedAt.Add(f.life.ttl + f.life.stale)
+	end := entry.LoadedAt().Add(f.life.ttl + f.life.stale)
 	if soon := f.now().Add(trouble); soon.Before(end) {
 		end = soon
 	}
-	return found{entry.Member, sourceStale, entry.LoadedAt, end}
+	return found{&entry.Member, sourceStale, entry.LoadedAt(), end}
 }
 
 // dropWrong forgets a cached member that does not fit the request. That should

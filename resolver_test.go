@@ -102,7 +102,7 @@ func plant(tb testing.TB, h *Handler, kcID, tenant string, m *member.Member) *me
 	if entry == nil {
 		tb.Fatal("the cache took nothing")
 	}
-	return entry.Member
+	return &entry.Member
 }
 
 // RS-005, RS-015: what a resolver returns is checked as well, and not cached.

@@ -75,7 +75,7 @@ func TestVisitsFollowTheMember(t *testing.T) {
 				t.Fatalf("the roles are %q, want %q", got, role)
 			}
 		}
-		if held := visitOf(t, h, raw); held == nil || held.member.Attributes["roles"].Strings()[0] != role {
+		if held := visitOf(t, h, raw); held == nil || held.member.Attribute("roles").Strings()[0] != role {
 			t.Error("the visit is not that of the member")
 		}
 	}

@@ -98,6 +98,8 @@ type Member struct {
 	// Attributes holds everything else the application wants to know of the
 	// member. The list under "roles" becomes the roles sent to the upstream.
 	Attributes map[string]Value
+
+	packed packed // instead of Attributes, in caches; see Packed
 }
 
 // IssuerTeller is implemented by a [Resolver] that can tell the users of

@@ -2,6 +2,7 @@ package member
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -22,6 +23,7 @@ func TestValue(t *testing.T) {
 		"a list may hold empty text":         {List(""), true, "", []string{""}, `[""]`},
 		"text that looks like JSON is text":  {Text(`["a"]`), false, `["a"]`, []string{`["a"]`}, `"[\"a\"]"`},
 		"text like a placeholder stays so":   {Text("{env.HOME}"), false, "{env.HOME}", []string{"{env.HOME}"}, `"{env.HOME}"`},
+		"items of many lengths":              {List(strings.Repeat("a", 127), strings.Repeat("b", 128), strings.Repeat("c", 16384), "d"), true, "", []string{strings.Repeat("a", 127), strings.Repeat("b", 128), strings.Repeat("c", 16384), "d"}, `["` + strings.Repeat("a", 127) + `","` + strings.Repeat("b", 128) + `","` + strings.Repeat("c", 16384) + `","d"]`},
 		"a list keeps order and repetitions": {List("b", "a", "b"), true, "", []string{"b", "a", "b"}, `["b","a","b"]`},
 	}
 	for name, test := range tests {
@@ -51,8 +53,37 @@ func TestValue(t *testing.T) {
 	}
 }
 
+// Values are packed, lists behind bytes that no UTF-8 has. Texts are any bytes.
+func TestNoTextIsTakenForAList(t *testing.T) {
+	for _, text := range []string{"\xff", "\xff[", "\xff[\x00", "\xff[\x01\x01a", "\xff[\xff\xff\xff", "\xff\"", "\xff\"a", "\xff\xff[", "a\xff["} {
+		value := Text(text)
+		all := slices.Collect(value.All())
+		if value.IsList() || value.Text() != text || !slices.Equal(value.Strings(), []string{text}) || !slices.Equal(all, []string{text}) {
+			t.Errorf("%q became %q, a list: %t", text, value.Strings(), value.IsList())
+		}
+		list := List(text, "", text)
+		if items := slices.Collect(list.All()); !list.IsList() || !slices.Equal(items, []string{text, "", text}) || !slices.Equal(list.Strings(), items) {
+			t.Errorf("a list of %q became %q", text, items)
+		}
+	}
+}
+
+func TestALongListComesBack(t *testing.T) {
+	items := make([]string, 300) // whose number takes two bytes
+	items[299] = "last"
+	if got := List(items...).Strings(); !slices.Equal(got, items) {
+		t.Errorf("%d items came back", len(got))
+	}
+	for item := range List("a", "b").All() {
+		if item != "a" {
+			t.Errorf("%q comes after the reader has left", item)
+		}
+		break
+	}
+}
+
 func TestValuesThatAreNotEqual(t *testing.T) {
-	values := []Value{{}, Text("a"), Text("b"), List(), List(""), List("a"), List("a", "b"), List("b", "a")}
+	values := []Value{{}, Text("\xff["), Text("\xff\"\xff["), Text("a"), Text("b"), List(), List(""), List("a"), List("a", "b"), List("b", "a")}
 	for i, a := range values {
 		for j, b := range values {
 			if a.Equal(b) != (i == j) {
@@ -116,7 +147,7 @@ func TestValueSizeCountsWhatItHolds(t *testing.T) {
 	}{
 		"text":                  {Text("12345"), 5},
 		"a list":                {List("12345", "67890"), 10},
-		"a list of empty texts": {List(make([]string, 1000)...), 1000}, // or it would be free to store
+		"a list of empty texts": {List(make([]string, 1000)...), 16000}, // or it would be free to store
 	}
 	for name, test := range tests {
 		if got := test.value.Size(); got < test.least {

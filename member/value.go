@@ -4,83 +4,149 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
-	"slices"
+	"math/bits"
+	"strings"
 )
 
 // Value is the value of an attribute: one string or a list of strings. The
-// zero Value is the empty string.
+// zero Value is the empty string. Values that are equal are so by `==`, too.
 type Value struct {
-	text string
-	list *[]string // nil for a single string; a pointer, because most values are that and many are cached
+	// A text is itself. A list is escape, listed, how many items it has, and of each
+	// its length and itself; a text that begins like that is escape, texted, and
+	// itself. So a value is one string whatever it is: caches hold millions.
+	packed string
 }
 
+// UTF-8 has no byte that is escape, so hardly any text begins with it.
+const (
+	escape = '\xff'
+	listed = '['
+	texted = '"'
+)
+
 // Text returns the Value that is the one string s.
-func Text(s string) Value { return Value{text: s} }
+func Text(s string) Value {
+	if s != "" && s[0] == escape {
+		return Value{string([]byte{escape, texted}) + s}
+	}
+	return Value{s}
+}
 
 // List returns the Value that is a list of the given strings, in their order.
 func List(items ...string) Value {
-	list := append(make([]string, 0, len(items)), items...)
-	return Value{list: &list}
+	size := 2 + lengthOf(uint(len(items)))
+	for _, item := range items {
+		size += lengthOf(uint(len(item))) + len(item)
+	}
+	var packed strings.Builder
+	packed.Grow(size)
+	packed.WriteByte(escape)
+	packed.WriteByte(listed)
+	writeNumber(&packed, uint(len(items)))
+	for _, item := range items {
+		writeNumber(&packed, uint(len(item)))
+		packed.WriteString(item)
+	}
+	return Value{packed.String()}
 }
 
 // IsList tells whether the value is a list, also an empty one.
-func (v Value) IsList() bool { return v.list != nil }
+func (v Value) IsList() bool { return v.is(listed) }
+
+func (v Value) is(kind byte) bool {
+	return len(v.packed) >= 2 && v.packed[0] == escape && v.packed[1] == kind
+}
 
 // Text returns the single string, or "" for a list.
-func (v Value) Text() string { return v.text }
+func (v Value) Text() string {
+	switch {
+	case v.is(listed):
+		return ""
+	case v.is(texted):
+		return v.packed[2:]
+	default:
+		return v.packed
+	}
+}
 
 // Strings returns the items of a list, or the single string as the only item.
 // The caller may keep and change the result.
 func (v Value) Strings() []string {
-	if v.list == nil {
-		return []string{v.text}
+	if !v.IsList() {
+		return []string{v.Text()}
 	}
-	return slices.Clone(*v.list)
+	count, rest := number(v.packed[2:])
+	items := make([]string, count)
+	for i := range items {
+		items[i], rest = next(rest)
+	}
+	return items
 }
 
 // All yields what Strings returns, without a copy of it.
 func (v Value) All() iter.Seq[string] {
 	return func(yield func(string) bool) {
-		if v.list == nil {
-			yield(v.text)
+		if !v.IsList() {
+			yield(v.Text())
 			return
 		}
-		for _, item := range *v.list {
-			if !yield(item) {
+		count, rest := number(v.packed[2:])
+		for range count {
+			var item string
+			if item, rest = next(rest); !yield(item) {
 				return
 			}
 		}
 	}
 }
 
-// items are the items of a list.
-func (v Value) items() []string {
-	if v.list == nil {
-		return nil
-	}
-	return *v.list
-}
-
 // Equal tells whether two values are the same kind and hold the same strings.
-func (v Value) Equal(other Value) bool {
-	return v.IsList() == other.IsList() && v.text == other.text && slices.Equal(v.items(), other.items())
+func (v Value) Equal(other Value) bool { return v == other }
+
+// Size returns the approximate number of bytes that the value's strings hold, once
+// somebody has them.
+func (v Value) Size() int {
+	if !v.IsList() {
+		return len(v.packed)
+	}
+	count, _ := number(v.packed[2:])
+	return len(v.packed) + int(count)*16 // the strings' headers
 }
 
-// Size returns the approximate number of bytes that the value's strings hold.
-func (v Value) Size() int {
-	n := len(v.text)
-	for _, item := range v.items() {
-		n += len(item) + 16 // the string's header
+// next returns the first item of a list, and the rest of it.
+func next(rest string) (item, others string) {
+	length, rest := number(rest)
+	return rest[:length], rest[length:]
+}
+
+// Numbers are varints: seven bits a byte, the lowest first, with the highest bit set in
+// all bytes but the last.
+
+func writeNumber(to *strings.Builder, n uint) {
+	for ; n >= 0x80; n >>= 7 {
+		to.WriteByte(byte(n) | 0x80)
 	}
-	return n
+	to.WriteByte(byte(n))
+}
+
+func lengthOf(n uint) int { return max(bits.Len(n)+6, 7) / 7 }
+
+// number reads what writeNumber wrote.
+func number(s string) (n uint, rest string) {
+	for i := 0; ; i++ {
+		n |= uint(s[i]&0x7f) << (7 * i)
+		if s[i] < 0x80 {
+			return n, s[i+1:]
+		}
+	}
 }
 
 // MarshalJSON writes a string or an array of strings.
 func (v Value) MarshalJSON() ([]byte, error) {
-	if v.list != nil {
-		return json.Marshal(*v.list)
+	if v.IsList() {
+		return json.Marshal(v.Strings())
 	}
-	return json.Marshal(v.text)
+	return json.Marshal(v.Text())
 }
 
 // UnmarshalJSON reads a string or an array of strings, and nothing else.
@@ -90,8 +156,10 @@ func (v *Value) UnmarshalJSON(data []byte) error {
 	}
 	switch data[0] {
 	case '"':
-		*v = Value{}
-		return json.Unmarshal(data, &v.text)
+		var text string
+		err := json.Unmarshal(data, &text)
+		*v = Text(text)
+		return err
 	case '[':
 		// pointers, because null would silently become an empty string
 		var items []*string
@@ -105,7 +173,7 @@ func (v *Value) UnmarshalJSON(data []byte) error {
 			}
 			list = append(list, *item)
 		}
-		*v = Value{list: &list}
+		*v = List(list...)
 		return nil
 	default:
 		return errors.New("attribute value is neither a string nor a list of strings")

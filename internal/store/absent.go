@@ -116,7 +116,7 @@ func (s *Store) Absent(key string, want Want) (reason string, ok bool) {
 func (l *Lookup) PutAbsent(ctx context.Context, reason string, life time.Duration) {
 	s := l.store
 	stored, known := s.memory.peek(l.key)
-	if l.Overtaken() || known && stored.LoadedAt.After(l.began) && s.fences.admits(&stored.places, stored.position) {
+	if l.Overtaken() || known && stored.loaded.after(momentOf(l.began)) && s.fences.admits(&stored.places, stored.position) {
 		return
 	}
 	if known || l.sawRedis {

@@ -1,9 +1,6 @@
 package store
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
@@ -12,18 +9,33 @@ import (
 // attributes writes a member's attributes token by token: names in their order, so
 // that equal members make equal text, and without the leniency of encoding/json,
 // which replaces bytes that are not UTF-8.
-type attributes map[string]member.Value
+type attributes struct {
+	of   *member.Member          // to write
+	read map[string]member.Value // nil if there are none
+}
+
+// IsZero tells that there are none, which is not written.
+func (a *attributes) IsZero() bool {
+	for range a.of.AllAttributes() {
+		return false
+	}
+	return true
+}
 
 // MarshalJSONTo implements the interface of that name of the json package.
-func (a attributes) MarshalJSONTo(out *jsontext.Encoder) error {
+func (a *attributes) MarshalJSONTo(out *jsontext.Encoder) error {
 	if err := out.WriteToken(jsontext.BeginObject); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(a)) {
+	count := 0
+	for name, value := range a.of.AllAttributes() {
+		if count++; count > MaxAttributes {
+			return ErrInvalid
+		}
 		if err := out.WriteToken(jsontext.String(name)); err != nil {
 			return err
 		}
-		if err := writeValue(out, a[name]); err != nil {
+		if err := writeValue(out, value); err != nil {
 			return err
 		}
 	}
@@ -37,7 +49,7 @@ func writeValue(out *jsontext.Encoder, value member.Value) error {
 	if err := out.WriteToken(jsontext.BeginArray); err != nil {
 		return err
 	}
-	for _, item := range value.Strings() {
+	for item := range value.All() {
 		if err := out.WriteToken(jsontext.String(item)); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -100,20 +101,20 @@ type memberEnvelope struct {
 	Issuer     text       `json:"issuer,omitempty"`
 	Active     *bool      `json:"active"`
 	ID         *text      `json:"id"`
-	Attributes attributes `json:"attributes,omitempty"`
+	Attributes attributes `json:"attributes,omitzero"`
 }
 
 // encode returns the entry as it is stored in Redis. Text that is not UTF-8
 // cannot be, because it would come back as other text.
 func encode(e *Entry, at mark) ([]byte, error) {
-	m, id := e.Member, text(e.Member.ID)
+	m, id := &e.Member, text(e.Member.ID)
 	wire := envelope{
 		Version: envelopeVersion, Gen: text(at.generation), Pos: text(at.at.String()), Event: text(at.event.String()),
 		Tenant: text(e.Tenant), Issuer: text(e.Issuer), KCID: text(e.KCID), Claims: text(e.Claims),
-		LoadedAt: e.LoadedAt.UnixMilli(), Expires: e.Expires.UnixMilli(), Keep: e.Keep.UnixMilli(),
+		LoadedAt: e.LoadedAt().UnixMilli(), Expires: e.Expires().UnixMilli(), Keep: e.LoadedAt().Add(e.keep).UnixMilli(),
 		Member: &memberEnvelope{
 			KCID: text(m.KCID), Tenant: text(m.Tenant), Issuer: text(m.Issuer), Active: &m.Active, ID: &id,
-			Attributes: m.Attributes,
+			Attributes: attributes{of: m},
 		},
 	}
 	if err := wire.check(); err != nil {
@@ -121,7 +122,7 @@ func encode(e *Entry, at mark) ([]byte, error) {
 	}
 	value, err := json.Marshal(&wire)
 	if err != nil {
-		return nil, fmt.Errorf("%w: it holds text that is not UTF-8", ErrInvalid)
+		return nil, fmt.Errorf("%w: it holds text that is not UTF-8, or more than %d attributes", ErrInvalid, MaxAttributes)
 	}
 	if len(value) > MaxEntrySize {
 		return nil, fmt.Errorf("%w: larger than %d bytes", ErrInvalid, MaxEntrySize)
@@ -147,13 +148,21 @@ func decode(value []byte) (*Entry, mark, error) {
 	pos, _ := parsePosition(string(wire.Pos))
 	event, _ := parseEventID(string(wire.Event))
 	return &Entry{
-		Member: &member.Member{
+		Member: member.Member{
 			KCID: string(wire.Member.KCID), Tenant: string(wire.Member.Tenant), Issuer: string(wire.Member.Issuer),
-			Active: *wire.Member.Active, ID: strings.Clone(string(*wire.Member.ID)), Attributes: wire.Member.Attributes,
+			Active: *wire.Member.Active, ID: string(*wire.Member.ID), Attributes: wire.Member.Attributes.read,
 		},
 		Tenant: string(wire.Tenant), Issuer: string(wire.Issuer), KCID: string(wire.KCID), Claims: strings.Clone(string(wire.Claims)),
-		LoadedAt: time.UnixMilli(wire.LoadedAt), Expires: time.UnixMilli(wire.Expires), Keep: time.UnixMilli(wire.Keep),
+		loaded: moment{wall: nanoseconds(wire.LoadedAt)},
+		life:   time.Duration(nanoseconds(wire.Expires - wire.LoadedAt)),
+		keep:   time.Duration(nanoseconds(wire.Keep - wire.LoadedAt)),
 	}, mark{string(wire.Gen), sighting{pos, event}}, nil
+}
+
+// nanoseconds returns so many milliseconds, or as many nanoseconds as can be counted:
+// 292 years.
+func nanoseconds(milliseconds int64) int64 {
+	return min(milliseconds, math.MaxInt64/int64(time.Millisecond)) * int64(time.Millisecond)
 }
 
 // check holds for what is written as well as for what is read.
@@ -171,8 +180,6 @@ func (e *envelope) check() error {
 		return fmt.Errorf("%w: no place in the flush log", ErrInvalid)
 	case e.LoadedAt < 0 || e.Expires <= e.LoadedAt || e.Keep < e.Expires || e.Keep > maxUnixMilli:
 		return fmt.Errorf("%w: its times make no sense", ErrInvalid)
-	case len(m.Attributes) > MaxAttributes:
-		return fmt.Errorf("%w: more than %d attributes", ErrInvalid, MaxAttributes)
 	default:
 		return nil
 	}

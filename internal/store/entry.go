@@ -7,7 +7,7 @@ import (
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 )
 
-// ClockTolerance is how far in the future an entry's LoadedAt may lie. Clocks
+// ClockTolerance is how far in the future an entry may have been loaded. Clocks
 // of nodes differ a little; an entry from beyond that is not used, because its
 // age cannot be told.
 const ClockTolerance = time.Second
@@ -37,22 +37,24 @@ type Want struct {
 // Entry is a member as it is cached. It is shared between requests: nobody
 // changes it once it is stored or returned.
 type Entry struct {
-	Member *member.Member
+	// Member is what the resolver answered: a copy, in the same piece of memory, and
+	// packed: ask it for an Attribute, not for its Attributes.
+	Member member.Member
 
 	// Tenant, Issuer, KCID and Claims are what was asked for when the entry was
 	// loaded.
 	Tenant, Issuer, KCID, Claims string
 
-	// LoadedAt is when the resolver was asked, by its node's clock.
-	LoadedAt time.Time
+	// loaded is when the resolver was asked, by its node's clock.
+	loaded moment
 
-	// Expires is when the entry ends for its writer. A reader with a shorter
-	// TTL ends it earlier.
-	Expires time.Time
+	// life is how long after that the entry ends for its writer. A reader with a
+	// shorter TTL ends it earlier.
+	life time.Duration
 
-	// Keep is until when the entry may serve as a stale one. It is Expires if its
+	// keep is how long after that it may serve as a stale one. It is life if its
 	// writer wants none.
-	Keep time.Time
+	keep time.Duration
 
 	// position is what the store's fences stood at when loading or reading the
 	// entry began, places are the fences it has to pass. They mean nothing
@@ -65,13 +67,27 @@ type Entry struct {
 	// the log was last read before Redis gave the entry. In the time of
 	// [flushLog.elapsed].
 	known int64
+
+	// size is how many bytes its texts take, but for those that it shares.
+	size int
+}
+
+// LoadedAt is when the resolver was asked, by its node's clock.
+func (e *Entry) LoadedAt() time.Time { return e.loaded.time() }
+
+// Expires is when the entry ends for its writer.
+func (e *Entry) Expires() time.Time { return e.loaded.time().Add(e.life) }
+
+// left is how much longer the entry may serve anybody, even as a stale one.
+func (e *Entry) left(now time.Time) time.Duration {
+	return e.keep - max(e.loaded.age(now), 0) // a time in the future does not lengthen it
 }
 
 // For returns nil if the entry and the member in it are the one asked for, and
 // otherwise [ErrMismatch]. Comparison is by bytes.
 func (e *Entry) For(tenant, issuer, kcID string) error {
-	m := e.Member
-	if m == nil || kcID == "" || tenant == "" ||
+	m := &e.Member
+	if kcID == "" || tenant == "" ||
 		e.Tenant != tenant || e.Issuer != issuer || e.KCID != kcID ||
 		m.Tenant != tenant || m.KCID != kcID || (m.Issuer != "" && m.Issuer != issuer) {
 		return ErrMismatch
@@ -82,15 +98,15 @@ func (e *Entry) For(tenant, issuer, kcID string) error {
 // Fresh tells whether a reader who accepts members up to ttl old may use the
 // entry at now: until the earlier of its own expiry and LoadedAt + ttl.
 func (e *Entry) Fresh(now time.Time, ttl time.Duration) bool {
-	age := now.Sub(e.LoadedAt)
-	return age >= -ClockTolerance && age < ttl && now.Before(e.Expires)
+	age := e.loaded.age(now)
+	return age >= -ClockTolerance && age < ttl && age < e.life
 }
 
 // stale tells whether a reader whose resolver fails may use the entry at now:
-// until the earlier of Keep and LoadedAt + TTL + Stale.
+// until the earlier of how long its writer keeps it and LoadedAt + TTL + Stale.
 func (e *Entry) stale(now time.Time, want *Want) bool {
-	age := now.Sub(e.LoadedAt)
-	return want.TTL > 0 && want.Stale > 0 && now.Before(e.Keep) &&
+	age := e.loaded.age(now)
+	return want.TTL > 0 && want.Stale > 0 && age < e.keep &&
 		age >= -ClockTolerance && age-want.TTL < want.Stale // a sum could overflow
 }
 

@@ -26,8 +26,8 @@ func alice() (*member.Member, Want) {
 func aliceEntry() *Entry {
 	m, _ := alice()
 	return &Entry{
-		Member: m, Tenant: m.Tenant, Issuer: testIssuer, KCID: m.KCID,
-		LoadedAt: testTime, Expires: testTime.Add(time.Minute), Keep: testTime.Add(time.Minute),
+		Member: *m, Tenant: m.Tenant, Issuer: testIssuer, KCID: m.KCID,
+		loaded: momentOf(testTime), life: time.Minute, keep: time.Minute,
 	}
 }
 
@@ -48,7 +48,7 @@ func TestEntryIsForWhomItNames(t *testing.T) {
 		"another issuer's record":                      {func(e *Entry, _ *Want) { e.Member.Issuer = "https://evil" }, true},
 		"CI-026 nobody on both sides":                  {func(e *Entry, w *Want) { e.KCID, e.Member.KCID, w.KCID = "", "", "" }, true},
 		"no tenant on both sides":                      {func(e *Entry, w *Want) { e.Tenant, e.Member.Tenant, w.Tenant = "", "", "" }, true},
-		"no member at all":                             {func(e *Entry, _ *Want) { e.Member = nil }, true},
+		"no member at all":                             {func(e *Entry, _ *Want) { e.Member = member.Member{} }, true},
 		"a kc_id with something after it":              {func(e *Entry, _ *Want) { e.KCID += "\x00" }, true},
 		"an issuer with another case in its host name": {func(e *Entry, _ *Want) { e.Issuer = "https://SSO.example.com/realms/main" }, true},
 	}
@@ -84,7 +84,7 @@ func TestEntryIsFreshByWriterAndReader(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			entry := &Entry{LoadedAt: testTime, Expires: testTime.Add(test.life)}
+			entry := &Entry{loaded: momentOf(testTime), life: test.life}
 			if got := entry.Fresh(testTime.Add(test.age), test.ttl); got != test.want {
 				t.Errorf("fresh is %t", got)
 			}

@@ -28,7 +28,7 @@ func TestFlushWinsUnderLoad(t *testing.T) {
 				entry = l.Put(t.Context(), &loaded, time.Minute, 0)
 			}
 		}
-		version, _ := strconv.ParseInt(entry.Member.Attributes["version"].Text(), 10, 64)
+		version, _ := strconv.ParseInt(entry.Member.Attribute("version").Text(), 10, 64)
 		return version
 	}
 	scopes := make([]Scope, 0, 6)

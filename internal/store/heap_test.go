@@ -23,12 +23,13 @@ func employee(i int) *member.Member {
 	return &member.Member{KCID: kcID, Tenant: fmt.Sprintf("tenant-%d", i%50), Active: true, ID: fmt.Sprint(i), Attributes: attributes}
 }
 
-func heapInUse() float64 {
+// heapHeld returns how many bytes, and objects, the heap holds.
+func heapHeld() (bytes, objects float64) {
 	runtime.GC()
 	runtime.GC()
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	return float64(stats.HeapAlloc)
+	return float64(stats.HeapAlloc), float64(stats.HeapObjects)
 }
 
 // fillEmployees has the store hold n members of 50 tenants, all of whom are loaded.
@@ -43,14 +44,15 @@ func fillEmployees(tb testing.TB, s *Store, n int, through func(*Lookup, *member
 }
 
 // TestHeapOfAMember bounds what a cached member with eight attributes costs in
-// memory, all told.
+// memory, all told, and the collector: a node of the cache, the key, the entry and
+// its texts.
 func TestHeapOfAMember(t *testing.T) {
-	const n, bound = 20000, 1024
+	const n, bound, objects = 20000, 580, 4
 	for name, through := range map[string]func(*Lookup, *member.Member){
 		"that was resolved": func(l *Lookup, m *member.Member) { l.Put(t.Context(), m, time.Hour, 0) },
 		"that came from Redis": func(l *Lookup, m *member.Member) {
 			now := l.store.now()
-			text, err := encode(&Entry{Member: m, Tenant: l.want.Tenant, Issuer: l.want.Issuer, KCID: l.want.KCID, LoadedAt: now, Expires: now.Add(time.Hour), Keep: now.Add(time.Hour)}, testMark)
+			text, err := encode(&Entry{Member: *m, Tenant: l.want.Tenant, Issuer: l.want.Issuer, KCID: l.want.KCID, loaded: momentOf(now), life: time.Hour, keep: time.Hour}, testMark)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,15 +69,19 @@ func TestHeapOfAMember(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newTestStore(t, Config{MemoryBytes: 1 << 30})
-			before := heapInUse()
+			bytesBefore, objectsBefore := heapHeld()
 			fillEmployees(t, s, n, through)
-			each := (heapInUse() - before) / n
-			t.Logf("%.0f bytes each; it is taken for %d", each, s.Stats().Bytes/n)
+			bytesAfter, objectsAfter := heapHeld()
+			each, pieces := (bytesAfter-bytesBefore)/n, (objectsAfter-objectsBefore)/n
+			t.Logf("%.0f bytes in %.1f objects each; it is taken for %d", each, pieces, s.Stats().Bytes/n)
 			if got := s.Stats().Entries; got != n {
 				t.Fatalf("%d are held", got)
 			}
 			if each > bound {
 				t.Errorf("a member with 8 attributes takes %.0f bytes, want at most %d", each, bound)
+			}
+			if pieces > objects+0.1 {
+				t.Errorf("a member with 8 attributes takes %.1f objects, want at most %d", pieces, objects)
 			}
 		})
 	}

@@ -13,6 +13,9 @@ import (
 const (
 	maxShared       = 10_000 // texts that entries share
 	maxSharedLength = 256    // in bytes; longer ones are not shared
+
+	maxSharedSets      = 1000 // sets of names that entries share
+	maxSharedSetLength = 4096 // in bytes; longer ones are not shared
 )
 
 // sharedTexts are those texts, each once. It is safe for concurrent use, and not asked
@@ -20,6 +23,7 @@ const (
 type sharedTexts struct {
 	mu    sync.RWMutex
 	known map[string]string
+	sets  map[member.Value]*[]string // of names, by a list of them
 }
 
 // of returns text, or the same from another entry.
@@ -49,14 +53,45 @@ func (s *sharedTexts) of(text string) string {
 	return shared
 }
 
-// lean has an entry that was made for key share its texts. Its member may be in use
-// elsewhere, so that it gets one of its own, which says the same.
+// names returns the same names as another entry has, and how many bytes they take if
+// no other has them.
+func (s *sharedTexts) names(names []string) (shared *[]string, size int) {
+	length := 0
+	for _, name := range names {
+		length += len(name)
+	}
+	key := member.List(names...)
+	s.mu.RLock()
+	shared, known := s.sets[key]
+	s.mu.RUnlock()
+	if known {
+		return shared, 0
+	}
+	for i, name := range names {
+		names[i] = s.of(name)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if shared, known := s.sets[key]; known {
+		return shared, 0
+	}
+	if len(s.sets) >= maxSharedSets || length > maxSharedSetLength {
+		return &names, length + len(names)*16 + 24 // with headers
+	}
+	if s.sets == nil {
+		s.sets = make(map[member.Value]*[]string)
+	}
+	s.sets[key] = &names
+	return &names, 0
+}
+
+// lean has an entry that was made for key share its texts, and packs its member.
 func (s *sharedTexts) lean(key string, entry *Entry) {
 	if strings.HasSuffix(key, entry.KCID) { // as all keys do
 		entry.KCID = key[len(key)-len(entry.KCID):]
 	}
 	entry.Tenant, entry.Issuer = s.of(entry.Tenant), s.of(entry.Issuer)
-	m := *entry.Member
+	m, more := &entry.Member, 0
 	if m.KCID == entry.KCID {
 		m.KCID = entry.KCID
 	}
@@ -66,39 +101,10 @@ func (s *sharedTexts) lean(key string, entry *Entry) {
 	if m.Issuer == entry.Issuer {
 		m.Issuer = entry.Issuer
 	}
-	if len(m.Attributes) > 0 {
-		m.Attributes = s.leanAttributes(m.Attributes)
-	}
-	entry.Member = &m
-}
-
-// leanAttributes returns the same attributes with shared names, and with all values
-// in one piece of memory: alone, each would take twice its length.
-func (s *sharedTexts) leanAttributes(attributes map[string]member.Value) map[string]member.Value {
-	size := 0
-	for _, value := range attributes {
-		for text := range value.All() {
-			size += len(text)
-		}
-	}
-	var texts strings.Builder
-	texts.Grow(size) // enough for all: what has been taken from it stays where it is
-	pack := func(text string) string {
-		begin := texts.Len()
-		texts.WriteString(text)
-		return texts.String()[begin:]
-	}
-	lean := make(map[string]member.Value, len(attributes))
-	for name, value := range attributes {
-		if value.IsList() {
-			items := value.Strings()
-			for i, item := range items {
-				items[i] = pack(item)
-			}
-			lean[s.of(name)] = member.List(items...)
-		} else {
-			lean[s.of(name)] = member.Text(pack(value.Text()))
-		}
-	}
-	return lean
+	entry.Member, entry.size = m.Packed(func(names []string) *[]string {
+		shared, held := s.names(names)
+		more = held
+		return shared
+	})
+	entry.size += more
 }

@@ -21,15 +21,17 @@ func TestALeanEntrySaysTheSame(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			entry, as := aliceEntry(), aliceEntry()
-			given := entry.Member
-			given.Attributes, as.Member.Attributes = attributes, attributes
+			entry.Member.Attributes, as.Member.Attributes = attributes, attributes
 			before := maps.Clone(attributes)
 			new(sharedTexts).lean("prefix:"+entry.KCID, entry)
 			if !sameEntry(entry, as) {
 				t.Errorf("got %+v of %+v, want %+v of %+v", entry.Member, entry, as.Member, as)
 			}
-			if given == entry.Member || !maps.EqualFunc(given.Attributes, before, member.Value.Equal) {
-				t.Error("the resolver's own member is in the entry, or was changed")
+			if !maps.EqualFunc(attributes, before, member.Value.Equal) {
+				t.Error("the resolver's own attributes were changed")
+			}
+			if entry.Member.Attributes != nil {
+				t.Error("the attributes are in the entry as the resolver made them")
 			}
 		})
 	}
@@ -46,8 +48,8 @@ func TestEntriesShareTheirTexts(t *testing.T) {
 		entries[i] = entry
 	}
 	a, b := entries[0], entries[1]
-	for name := range a.Member.Attributes {
-		for other := range b.Member.Attributes {
+	for name := range a.Member.AllAttributes() {
+		for other := range b.Member.AllAttributes() {
 			if !sameText(name, other) {
 				t.Error("the name of an attribute is there twice")
 			}
@@ -68,5 +70,28 @@ func TestSharedTextsAreBounded(t *testing.T) {
 	texts.of(strings.Repeat("x", maxSharedLength+1))
 	if n := len(texts.known); n != maxShared {
 		t.Errorf("%d texts are kept, want %d", n, maxShared)
+	}
+}
+
+func TestSetsOfNamesAreSharedAndBounded(t *testing.T) {
+	var texts sharedTexts
+	first, size := texts.names([]string{"plan", "roles"})
+	if size != 0 {
+		t.Errorf("names that others may share are taken for %d bytes", size)
+	}
+	if again, _ := texts.names([]string{"plan", "roles"}); again != first {
+		t.Error("the same names are there twice")
+	}
+	if other, _ := texts.names([]string{"planroles"}); other == first || len(*other) != 1 {
+		t.Error("other names share with them")
+	}
+	if _, size := texts.names([]string{strings.Repeat("x", maxSharedSetLength+1)}); size <= maxSharedSetLength {
+		t.Errorf("names that are too long to be shared are taken for %d bytes", size)
+	}
+	for i := range 2 * maxSharedSets {
+		_, size = texts.names([]string{"some", fmt.Sprint(i)})
+	}
+	if len(texts.sets) != maxSharedSets || size == 0 {
+		t.Errorf("%d sets of names are kept, the last taken for %d bytes", len(texts.sets), size)
 	}
 }

@@ -90,7 +90,7 @@ func (l *Lookup) search(ctx context.Context) (*Entry, Level, Result) {
 
 // offer takes a stale entry in case that no level has a better one.
 func (l *Lookup) offer(entry *Entry, level Level) {
-	if entry != nil && (l.spare == nil || entry.LoadedAt.After(l.spare.LoadedAt)) {
+	if entry != nil && (l.spare == nil || entry.loaded.after(l.spare.loaded)) {
 		l.spare, l.spareLevel = entry, level
 	}
 }
@@ -115,20 +115,19 @@ func (l *Lookup) Overtaken() bool {
 // store is one of the request's: the observer hears of it.
 func (l *Lookup) Put(ctx context.Context, m *member.Member, life, stale time.Duration) *Entry {
 	entry := &Entry{
-		Member: m,
 		Tenant: l.want.Tenant, Issuer: l.want.Issuer, KCID: l.want.KCID, Claims: l.want.Claims,
-		LoadedAt: l.began, Expires: l.began.Add(life),
+		loaded: momentOf(l.began), life: life, keep: life + max(stale, 0),
 		position: l.position,
 	}
-	entry.Keep = entry.Expires.Add(max(stale, 0))
 	if m != nil {
+		entry.Member = *m
 		l.places = l.store.fences.entry(l.key, &l.want, m.ID)
 	}
 	entry.places = l.places
 	if l.store.log != nil {
 		entry.known = l.store.log.elapsed(l.began)
 	}
-	rest := entry.Expires.Sub(l.store.now())
+	rest := life - entry.loaded.age(l.store.now())
 	if rest <= 0 || entry.For(l.want.Tenant, l.want.Issuer, l.want.KCID) != nil {
 		return entry
 	}

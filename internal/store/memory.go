@@ -32,7 +32,7 @@ func newMemoryLevel(maxBytes int64, f *fences, now func() time.Time, clock otter
 		Weigher:       weigh,
 		// The entry alone says when it ends, so no write can lengthen its life.
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *Entry]) time.Duration {
-			return max(e.Value.Keep.Sub(now()), 1)
+			return max(e.Value.left(now()), 1)
 		}),
 		Clock:  clock,
 		Logger: &otter.NoopLogger{}, // it logs panics of callbacks, and ours do not
@@ -68,7 +68,7 @@ func (m *memoryLevel) find(key string, want *Want) (*Entry, Result) {
 // add stores an entry unless a fence refuses it or it has ended. A promoted
 // entry, which was read from Redis a while ago, does not replace a newer one.
 func (m *memoryLevel) add(key string, entry *Entry, promoted bool) bool {
-	if !m.fences.admits(&entry.places, entry.position) || !m.now().Before(entry.Keep) {
+	if !m.fences.admits(&entry.places, entry.position) || entry.left(m.now()) <= 0 {
 		return false
 	}
 	if !promoted {
@@ -76,7 +76,7 @@ func (m *memoryLevel) add(key string, entry *Entry, promoted bool) bool {
 		return true
 	}
 	stored, _ := m.entries.Compute(key, func(old *Entry, found bool) (*Entry, otter.ComputeOp) {
-		if found && m.fences.admits(&old.places, old.position) && !old.LoadedAt.Before(entry.LoadedAt) {
+		if found && m.fences.admits(&old.places, old.position) && !entry.loaded.after(old.loaded) {
 			return old, otter.CancelOp
 		}
 		return entry, otter.WriteOp
@@ -105,14 +105,14 @@ func (m *memoryLevel) GetWithTTL(ctx context.Context, key any) (any, time.Durati
 	if result != Hit {
 		return nil, 0, gocache.NotFoundWithCause(nil)
 	}
-	return entry, entry.Keep.Sub(m.now()), nil
+	return entry, entry.left(m.now()), nil
 }
 
 // Set implements gocache's StoreInterface. What comes without a look-up is a
 // promotion of the chain.
 func (m *memoryLevel) Set(ctx context.Context, key, value any, _ ...gocache.Option) error {
 	entry, ok := value.(*Entry)
-	if k := keyOf(key); ok && entry != nil && entry.Member != nil && k != "" {
+	if k := keyOf(key); ok && entry != nil && entry.Member.KCID != "" && k != "" {
 		m.add(k, entry, lookupFrom(ctx) == nil)
 		return nil // a refused entry is as good as one that was evicted at once
 	}
@@ -144,32 +144,13 @@ func keyOf(key any) string {
 	return k
 }
 
-// What an entry costs beside its text, measured on 64-bit Linux: otter's node
-// and its place in hash table, policy and timer wheel; Entry; Member. Texts that
-// entries share (see [sharedTexts]) are counted once for each, because there may be
-// too many of them to be shared.
-const (
-	entryOverhead = 400
-	mapOverhead   = 48
-	slotOverhead  = 41 // of a map: a name, a value, a byte of its table
-	listOverhead  = 24
-)
+// entryOverhead is what an entry costs beside its texts, measured on 64-bit Linux:
+// otter's node and its place in hash table, policy and timer wheel; Entry, with Member.
+const entryOverhead = 380
 
-// weigh returns about how many bytes of memory an entry keeps in use.
+// weigh returns about how many bytes of memory an entry keeps in use. The tenant and
+// the issuer, which entries share (see [sharedTexts]), are counted once for each,
+// because there may be too many of them to be shared.
 func weigh(key string, e *Entry) uint32 {
-	n := entryOverhead + len(key) + len(e.Tenant) + len(e.Issuer) + len(e.Member.ID)
-	if attributes := len(e.Member.Attributes); attributes > 0 {
-		slots := 8
-		for slots*7/8 < attributes && attributes > 8 {
-			slots *= 2
-		}
-		n += mapOverhead + slots*slotOverhead
-	}
-	for name, value := range e.Member.Attributes {
-		n += len(name) + value.Size()
-		if value.IsList() {
-			n += listOverhead
-		}
-	}
-	return uint32(min(n, math.MaxUint32))
+	return uint32(min(entryOverhead+len(key)+len(e.Tenant)+len(e.Issuer)+e.size, math.MaxUint32))
 }

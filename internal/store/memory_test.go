@@ -66,8 +66,8 @@ func TestMemoryFindsWhatWasPut(t *testing.T) {
 	if result != Hit || got != put || got.Member.ID != m.ID {
 		t.Fatalf("got %v, %s", got, result)
 	}
-	if !got.LoadedAt.Equal(testTime) || !got.Expires.Equal(testTime.Add(time.Minute)) {
-		t.Errorf("loaded at %v, expires %v", got.LoadedAt, got.Expires)
+	if !got.LoadedAt().Equal(testTime) || !got.Expires().Equal(testTime.Add(time.Minute)) {
+		t.Errorf("loaded at %v, expires %v", got.LoadedAt(), got.Expires())
 	}
 
 	// the chain asks memory again before it would ask Redis
@@ -173,14 +173,14 @@ func TestPromotionDoesNotReplaceANewerEntry(t *testing.T) {
 			if test.stored >= 0 {
 				stored := aliceEntry()
 				stored.places = places
-				stored.LoadedAt = testTime.Add(test.stored)
+				stored.loaded = momentOf(testTime.Add(test.stored))
 				s.memory.add("k", stored, false)
 			}
 			if test.fenced {
 				s.fences.raiseKey("k")
 			}
 			promoted := aliceEntry()
-			promoted.LoadedAt = testTime.Add(time.Second)
+			promoted.loaded = momentOf(testTime.Add(time.Second))
 			promoted.position, promoted.places = s.fences.position(), places
 			// as the chain does it: on a bare context, with a time to live
 			if err := s.memory.Set(t.Context(), "k", promoted, gocache.WithExpiration(time.Hour)); err != nil {

@@ -89,17 +89,17 @@ func (r *reading) attributes(in *jsontext.Decoder) error {
 		return err
 	}
 	for in.PeekKind() != '}' {
-		if len(r.Member.Attributes) == MaxAttributes {
+		if len(r.Member.Attributes.read) == MaxAttributes {
 			return ErrInvalid
 		}
 		name, err := r.string(in)
 		if err != nil {
 			return err
 		}
-		if r.Member.Attributes == nil {
-			r.Member.Attributes = attributes{}
+		if r.Member.Attributes.read == nil {
+			r.Member.Attributes.read = make(map[string]member.Value)
 		}
-		if r.Member.Attributes[name], err = r.value(in); err != nil {
+		if r.Member.Attributes.read[name], err = r.value(in); err != nil {
 			return err
 		}
 	}

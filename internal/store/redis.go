@@ -141,7 +141,7 @@ func (r *redisLevel) read(ctx context.Context, l *Lookup) (*Entry, Result) {
 	}
 	now := r.now()
 	result = entry.judge(&l.want, now, false)
-	if result == Mismatch || !now.Before(entry.Keep) {
+	if result == Mismatch || entry.left(now) <= 0 {
 		r.discard(ctx, l) // other readers of an entry that only we find old may go on
 	}
 	if result != Hit && result != Stale {
@@ -218,7 +218,7 @@ func (r *redisLevel) write(ctx context.Context, l *Lookup, entry *Entry) error {
 		return err
 	}
 	// go-redis takes 0 for "keep it for ever" and complains below a millisecond.
-	rest := entry.Keep.Sub(r.now()).Truncate(time.Millisecond)
+	rest := entry.left(r.now()).Truncate(time.Millisecond)
 	if rest <= 0 {
 		return nil
 	}
@@ -313,7 +313,7 @@ func (r *redisLevel) GetWithTTL(ctx context.Context, key any) (any, time.Duratio
 	entry, result := r.find(ctx, l)
 	switch result {
 	case Hit:
-		return entry, entry.Keep.Sub(r.now()), nil
+		return entry, entry.left(r.now()), nil
 	case Failed, Skipped, Blind:
 		return nil, 0, ErrUnavailable
 	default:

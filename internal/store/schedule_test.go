@@ -84,7 +84,7 @@ func (w *world) resolve(l *Lookup) int {
 }
 
 func versionOf(e *Entry) int {
-	version, _ := strconv.Atoi(e.Member.Attributes["version"].Text())
+	version, _ := strconv.Atoi(e.Member.Attribute("version").Text())
 	return version
 }
 

@@ -38,7 +38,7 @@ func TestEntryIsStaleByWriterAndReader(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			entry, now := aliceEntry(), testTime.Add(test.age)
-			entry.Expires, entry.Keep = testTime.Add(test.life), testTime.Add(test.keep)
+			entry.life, entry.keep = test.life, test.keep
 			_, want := alice()
 			want.TTL, want.Stale = test.ttl, test.stale
 			if got := entry.judge(&want, now, test.blind); got != test.want {
@@ -64,8 +64,8 @@ func TestStaleEntriesAreKeptAndToldApart(t *testing.T) {
 	s := sharing(t, f, clock.now)
 	m, want := patient()
 	put := s.Begin("k", want, w).Put(t.Context(), m, time.Minute, time.Hour)
-	if !put.Expires.Equal(testTime.Add(time.Minute)) || !put.Keep.Equal(testTime.Add(61*time.Minute)) {
-		t.Errorf("it expires at %v and is kept until %v", put.Expires, put.Keep)
+	if !put.Expires().Equal(testTime.Add(time.Minute)) || put.keep != 61*time.Minute {
+		t.Errorf("it expires at %v and is kept for %v", put.Expires(), put.keep)
 	}
 	clock.advance(time.Minute)
 	if entry, result := s.Memory("k", want); entry != put || result != Stale {

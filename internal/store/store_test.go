@@ -338,8 +338,8 @@ func poisonedRedisYieldsNobodyElse(t *testing.T) {
 			key, _ := of(person)
 			_, other := of(people[(i+shift)%len(people)])
 			value := mustEncode(t, &Entry{
-				Member: other, Tenant: other.Tenant, Issuer: testIssuer, KCID: other.KCID,
-				LoadedAt: testTime, Expires: testTime.Add(time.Minute), Keep: testTime.Add(time.Minute),
+				Member: *other, Tenant: other.Tenant, Issuer: testIssuer, KCID: other.KCID,
+				loaded: momentOf(testTime), life: time.Minute, keep: time.Minute,
 			})
 			f.set(key, string(value))
 		}
