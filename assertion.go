@@ -280,17 +280,25 @@ func (h *Handler) identify(header http.Header, repl *caddy.Replacer, id *identit
 		return ""
 	}
 	asserted, err := h.assertions.of(id)
-	switch {
-	case errors.Is(err, assertion.ErrTooLarge):
-		h.mistakes.noteIdentity(outcomeIdentityTooLarge, id, zap.Error(err))
-		return outcomeIdentityTooLarge
-	case err != nil:
-		h.mistakes.noteIdentity(outcomeAssertionFailed, id, zap.Error(err))
-		return outcomeAssertionFailed
+	if err != nil {
+		return h.noAssertion(id, err)
 	}
 	if size := h.setMember(header, repl, id, asserted); size > maxIdentitySize {
-		h.mistakes.noteIdentity(outcomeIdentityTooLarge, id, zap.Int("bytes", size), zap.Int("limit", maxIdentitySize))
-		return outcomeIdentityTooLarge
+		return h.tooLarge(id, zap.Int("bytes", size), zap.Int("limit", maxIdentitySize))
 	}
 	return ""
+}
+
+// noAssertion tells how a request is refused for which there is no assertion.
+func (h *Handler) noAssertion(id *identity, err error) outcome {
+	if errors.Is(err, assertion.ErrTooLarge) {
+		return h.tooLarge(id, zap.Error(err))
+	}
+	h.mistakes.noteIdentity(outcomeAssertionFailed, id, zap.Error(err))
+	return outcomeAssertionFailed
+}
+
+func (h *Handler) tooLarge(id *identity, why ...zap.Field) outcome {
+	h.mistakes.noteIdentity(outcomeIdentityTooLarge, id, why...)
+	return outcomeIdentityTooLarge
 }

@@ -165,12 +165,22 @@ const maxIdentitySize = 16 << 10
 // is one among them, and returns what they take. If that is more than
 // [maxIdentitySize], it sets none of them. The owned names have been stripped before.
 func (h *Handler) setMember(header http.Header, repl *caddy.Replacer, id *identity, asserted headerField) (size int) {
-	var room [maxFieldsOnStack]headerField
 	fields, size, known := id.visit.fieldsFor(id.member)
 	if !known {
-		fields, size = h.headers.of(repl, id, room[:0])
-		h.visited(id, fields, size)
+		return h.setNew(header, repl, id, asserted)
 	}
+	return setFields(header, fields, size, asserted)
+}
+
+// setNew is setMember for headers that have to be made.
+func (h *Handler) setNew(header http.Header, repl *caddy.Replacer, id *identity, asserted headerField) int {
+	var room [maxFieldsOnStack]headerField
+	fields, size := h.headers.of(repl, id, room[:0])
+	h.visited(id, fields, size)
+	return setFields(header, fields, size, asserted)
+}
+
+func setFields(header http.Header, fields []headerField, size int, asserted headerField) int {
 	if size += asserted.size(); size > maxIdentitySize {
 		return size
 	}

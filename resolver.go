@@ -87,15 +87,30 @@ func (f *finder) foundIn(entry *store.Entry, from source) found {
 // outcome that refuses the request. last is the token's last visit there, or nil.
 func (f *finder) find(ctx context.Context, tok *token.Token, tenant string, last *visit) (found, outcome) {
 	q := f.question(tok, tenant, last)
-	switch {
-	case f.uncached && f.aside:
-		return f.askAside(ctx, q)
-	case f.uncached:
-		return f.ask(ctx, q)
+	if f.uncached {
+		return f.findUncached(ctx, q)
 	}
-
 	entry, result := q.shelf.Memory(q.key, q.want)
 	f.metrics.lookupInMemory(result)
+	if result == store.Hit && checkMember(&entry.Member, q.want) == "" {
+		if f.life.refresh > 0 && f.life.isDue(entry, f.now()) {
+			f.renew(ctx, q)
+		}
+		return f.foundIn(entry, sourceMemory), ""
+	}
+	return f.findFurther(ctx, q, entry, result)
+}
+
+// findUncached finds a member where none is cached.
+func (f *finder) findUncached(ctx context.Context, q question) (found, outcome) {
+	if f.aside {
+		return f.askAside(ctx, q)
+	}
+	return f.ask(ctx, q)
+}
+
+// findFurther goes on where memory had no member to let in.
+func (f *finder) findFurther(ctx context.Context, q question, entry *store.Entry, result store.Result) (found, outcome) {
 	switch {
 	case entry == nil:
 		if result == store.Mismatch {
@@ -104,11 +119,6 @@ func (f *finder) find(ctx context.Context, tok *token.Token, tenant string, last
 	case checkMember(&entry.Member, q.want) != "":
 		f.dropWrong(ctx, q, sourceMemory, checkMember(&entry.Member, q.want))
 		entry = nil
-	case result == store.Hit:
-		if f.life.refresh > 0 && f.life.isDue(entry, f.now()) {
-			f.renew(ctx, q)
-		}
-		return f.foundIn(entry, sourceMemory), ""
 	}
 	if reason, known := q.shelf.Absent(q.key, q.want); known {
 		f.metrics.negativeHits.Inc()

@@ -16,20 +16,11 @@ import (
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if h.StripOnly {
-		trailers := h.owned.strip(r)
-		identityOf(repl).outcome = outcomeStripped
-		h.metrics.decided(outcomeStripped)
-		return trailers.abandonOn(w, next.ServeHTTP(w, r))
+		return h.stripAndPass(w, r, repl, next)
 	}
-
 	if serve := h.ownPath(r); serve != nil {
-		trailers := h.owned.strip(r) // error routes may send it on
-		decided, err := serve(w, r)
-		h.metrics.decided(decided)
-		identityOf(repl).outcome = decided
-		return trailers.abandonOn(w, err)
+		return h.serveOwn(w, r, repl, serve)
 	}
-
 	// these are read before the strip, to which the tenant header falls victim
 	shown := h.sources.take(r)
 	claimed := h.tenant.take(r, repl)
@@ -64,12 +55,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case h.ReportOnly:
 		h.report(decided, id, err)
 	default:
-		h.metrics.decided(decided)
-		h.logRefused(decided, id, err)
-		id.forget(decided)
-		return trailers.abandonOn(w, decided.refusal(w.Header(), challengeDetails{
-			scopes: scopesOf(err), metadata: h.metadata.challengeURL(), dpop: h.sender.details(shown), hideTenants: h.HideTenants,
-		}))
+		return trailers.abandonOn(w, h.refuse(w.Header(), decided, shown, id, err))
 	}
 	if h.ReportOnly {
 		h.giveBack(r.Header, sent, decided)
@@ -77,9 +63,39 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return trailers.abandonOn(w, h.passOn(w, r, next, id, who))
 }
 
+// stripAndPass serves where nobody is asked who he is.
+func (h *Handler) stripAndPass(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, next caddyhttp.Handler) error {
+	trailers := h.owned.strip(r)
+	identityOf(repl).outcome = outcomeStripped
+	h.metrics.decided(outcomeStripped)
+	return trailers.abandonOn(w, next.ServeHTTP(w, r))
+}
+
+// serveOwn serves a path of ours.
+func (h *Handler) serveOwn(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, serve ownPath) error {
+	trailers := h.owned.strip(r) // error routes may send it on
+	decided, err := serve(w, r)
+	h.metrics.decided(decided)
+	identityOf(repl).outcome = decided
+	return trailers.abandonOn(w, err)
+}
+
+// refuse ends a request. The error, if any, is why its token was refused.
+func (h *Handler) refuse(header http.Header, decided outcome, shown credential, id *identity, err error) error {
+	h.metrics.decided(decided)
+	h.logRefused(decided, id, err)
+	id.forget(decided)
+	return decided.refusal(header, challengeDetails{
+		scopes: scopesOf(err), metadata: h.metadata.challengeURL(), dpop: h.sender.details(shown), hideTenants: h.HideTenants,
+	})
+}
+
+// ownPath serves a request for a path of ours.
+type ownPath func(http.ResponseWriter, *http.Request) (outcome, error)
+
 // ownPath returns what serves the request, if it is for a path of ours. Who
 // asks there has no token.
-func (h *Handler) ownPath(r *http.Request) func(http.ResponseWriter, *http.Request) (outcome, error) {
+func (h *Handler) ownPath(r *http.Request) ownPath {
 	switch {
 	case h.metadata.isFor(r):
 		return h.metadata.serve
