@@ -63,7 +63,9 @@ func (r *Resolver) Resolve(_ context.Context, q member.Query) (*member.Member, e
 	if err := json.Unmarshal(text, &m); err != nil {
 		return nil, fmt.Errorf("the file of a member of %s: %w", q.Tenant, err)
 	}
-	return (*member.Member)(&m), nil
+	return &member.Member{
+		KCID: m.KCID, Tenant: m.Tenant, Issuer: m.Issuer, Active: m.Active, ID: m.ID, Attributes: m.Attributes,
+	}, nil
 }
 
 func (r *Resolver) Identity() string { return "files in " + r.Dir }
