@@ -18,21 +18,24 @@ type flightResult struct {
 
 // join waits for the one look-up of this member that is under way on this
 // node, or carries it out: on the caller's goroutine as long as Redis is asked, which
-// takes no longer than it may, and on one of its own from there on. A caller that
-// goes away leaves it running for the others.
+// takes no longer than it may, and on one of its own from there on; if the caller has
+// a deadline, on one of its own from the beginning. A caller that goes away leaves
+// it running for the others.
 func (f *finder) join(ctx context.Context, q question) (found, outcome) {
 	q.shelf.settle(ctx)
 	var patience <-chan time.Time
+	arrived := q.shelf.Position()
 	key := q.flight()
 	for {
 		flight, first := q.shelf.flights.board(key)
-		var began *store.Lookup
-		if first {
-			if f.fly(context.WithoutCancel(ctx), q, key, flight) {
-				return flight.result.found, flight.result.refused
-			}
-		} else {
-			began = q.shelf.Begin(q.key, q.want, nil)
+		_, hurried := ctx.Deadline()
+		switch {
+		case !first:
+		case hurried: // it may have to go on before Redis has answered
+			q.shelf.flights.await(flight)
+			go f.soar(q, key, flight, func() flightResult { return f.lookUp(context.WithoutCancel(ctx), q) })
+		case f.fly(context.WithoutCancel(ctx), q, key, flight):
+			return flight.result.found, flight.result.refused
 		}
 		if patience == nil {
 			timer := time.NewTimer(f.patience)
@@ -47,8 +50,8 @@ func (f *finder) join(ctx context.Context, q question) (found, outcome) {
 			return found{}, outcomeOfWaiting(ctx)
 		case <-flight.landed:
 			result := flight.result
-			if began != nil && result.lookup != nil && result.lookup.Overtaken() && !began.Overtaken() {
-				continue // it had begun before a flush, and we came after that
+			if result.lookup != nil && result.lookup.Overtaken() && result.lookup.BeganBefore(arrived) {
+				continue // it began before a flush, perhaps one that we came after
 			}
 			return result.found, result.refused
 		}

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/kctest"
+	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/servers"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
 )
 
@@ -168,6 +169,29 @@ func TestReportOnlyOutlivesItsDependencies(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a Redis that does not answer", func(t *testing.T) {
+		server := servers.Redis(t)
+		s := newSite(t)
+		h, _ := load(t, s.config(reportOnly, func(h *Handler) {
+			h.Timeout = caddy.Duration(500 * time.Millisecond)
+			h.Stores = []*Store{{URL: server.URL(), Timeout: caddy.Duration(maxRedisTimeout), MaxBlind: caddy.Duration(time.Hour)}}
+		}))
+		eventually(t, "a member in Redis", func() bool {
+			flushAll(t, h)
+			send(t, h, bearer(s.token("alice"), "t1"))
+			return testutil.ToFloat64(h.metrics.lookups.WithLabelValues("redis", "miss")) > 0
+		})
+		server.Stop(t)
+		t.Cleanup(func() { server.Cont(t) })
+		started := time.Now()
+		got := send(t, h, bearer(s.token("bob"), "t1"))
+		if reason := got.placeholder("http.keycloak_cache_auth.reason"); got.status != 0 || reason != string(outcomeResolverTimeout) {
+			t.Errorf("status %d, reason %q", got.status, reason)
+		}
+		if took := time.Since(started); took > 5*time.Second { // reading Redis may take 10s
+			t.Errorf("the request waited for %s", took)
+		}
+	})
 	t.Run("a Keycloak that does not answer", func(t *testing.T) {
 		released := make(chan struct{})
 		silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-released }))

@@ -57,17 +57,7 @@ func (l memberLife) jittered() time.Duration {
 
 // isDue tells whether a member in use should be renewed now, ahead of its end.
 func (l memberLife) isDue(entry *store.Entry, now time.Time) bool {
-	return l.refresh > 0 && l.end(entry).Sub(now) < l.refresh
-}
-
-// end is when an entry ends for this site: for its writer, or because of our
-// own ttl.
-func (l memberLife) end(entry *store.Entry) time.Time {
-	mine, writers := entry.LoadedAt().Add(l.ttl), entry.Expires()
-	if mine.Before(writers) {
-		return mine
-	}
-	return writers
+	return l.refresh > 0 && entry.FreshFor(now, l.ttl) < l.refresh
 }
 
 // found is a member that fits the request, and where it came from.
@@ -80,7 +70,8 @@ type found struct {
 
 // foundIn is the member of a cached entry.
 func (f *finder) foundIn(entry *store.Entry, from source) found {
-	return found{&entry.Member, from, entry.LoadedAt(), f.life.end(entry)}
+	now := f.now()
+	return found{&entry.Member, from, entry.LoadedAt(), now.Add(entry.FreshFor(now, f.life.ttl))}
 }
 
 // find returns the member that the token's user is in the tenant, or the

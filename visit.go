@@ -1,8 +1,9 @@
 package keycloakcacheauth
 
 import (
-	"slices"
+	"strings"
 	"sync/atomic"
+	"weak"
 
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/internal/token"
 	"github.com/keycloak-cache-auth/caddy-keycloak-cache-auth/member"
@@ -17,9 +18,9 @@ type visit struct {
 	tenant string
 	key    string // of the member, in the cache
 
-	// The headers that tell of the member, and what they take; nil if they also tell of
-	// the request.
-	member *member.Member
+	// The headers that tell of the member, and what they take. The visit keeps neither
+	// the member alive, whose memory is the cache's to give back, nor a part of its text.
+	member weak.Pointer[member.Member]
 	fields []headerField
 	size   int
 }
@@ -32,7 +33,7 @@ type visits struct {
 }
 
 // What a token may hold is bounded, for its memory is counted by an estimate
-// ([token.Attachable]). Most of the headers' text is that of token and member.
+// ([token.Attachable]).
 const (
 	maxVisitFields = 12
 	maxVisitSize   = 512 // of the headers, in bytes
@@ -64,7 +65,7 @@ func (v *visit) knownKey() string {
 // fieldsFor returns the headers that tell of a member, and what they take, if the visit
 // has them. The caller must not change them.
 func (v *visit) fieldsFor(m *member.Member) (fields []headerField, size int, known bool) {
-	if v == nil || v.member != m || v.fields == nil {
+	if v == nil || v.member.Value() != m {
 		return nil, 0, false
 	}
 	return v.fields, v.size, true
@@ -81,8 +82,12 @@ func (h *Handler) visited(id *identity, fields []headerField, size int) {
 	if !h.visits.isFree(held, id.tenant) {
 		return
 	}
+	own := make([]headerField, len(fields))
+	for i, f := range fields {
+		own[i] = headerField{f.name, strings.Clone(f.value)}
+	}
 	id.token.Attach(held, &visit{
-		by: h.visits, tenant: id.tenant, key: h.members.question(id.token, id.tenant, nil).key,
-		member: id.member, fields: slices.Clone(fields), size: size,
+		by: h.visits, tenant: strings.Clone(id.tenant), key: h.members.question(id.token, id.tenant, nil).key,
+		member: weak.Make(id.member), fields: own, size: size,
 	})
 }

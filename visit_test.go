@@ -2,6 +2,7 @@ package keycloakcacheauth
 
 import (
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,7 +76,7 @@ func TestVisitsFollowTheMember(t *testing.T) {
 				t.Fatalf("the roles are %q, want %q", got, role)
 			}
 		}
-		if held := visitOf(t, h, raw); held == nil || held.member.Attribute("roles").Strings()[0] != role {
+		if held := visitOf(t, h, raw); held == nil || held.member.Value().Attribute("roles").Strings()[0] != role {
 			t.Error("the visit is not that of the member")
 		}
 	}
@@ -171,6 +172,30 @@ func TestVisitsThatAreNotHeld(t *testing.T) {
 				t.Error("it is held")
 			}
 		})
+	}
+}
+
+// What the cache gives back, a token that is remembered for hours must not keep.
+func TestVisitsKeepNoMemberAlive(t *testing.T) {
+	s := newSite(t)
+	h, _ := load(t, s.config())
+	raw := s.token("alice")
+	for range often {
+		send(t, h, bearer(raw, "t1"))
+	}
+	held := visitOf(t, h, raw)
+	if held == nil || held.member.Value() == nil {
+		t.Fatal("the visit is not held, so this shows nothing")
+	}
+	if err := h.members.stores.common.Delete(t.Context(), held.key, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of the member", func() bool {
+		runtime.GC()
+		return held.member.Value() == nil
+	})
+	if got := send(t, h, bearer(raw, "t1")).request.Get("X-Member-ID"); got != "m-alice-1" {
+		t.Errorf("then it is %q", got)
 	}
 }
 

@@ -3,6 +3,7 @@ package assertion
 import (
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -57,8 +58,15 @@ func (m *memory) find(c *Claims) *made {
 	return old
 }
 
+// put remembers an assertion. The texts are copied: they may be parts of larger ones,
+// of the token's or the member's, which would be kept with them.
 func (m *memory) put(c *Claims, text string, end time.Time) {
-	m.entries.Set(who{c.Subject, c.Tenant, c.MemberID}, &made{c.Roles, end, text})
+	roles := make([]string, len(c.Roles))
+	for i, role := range c.Roles {
+		roles[i] = strings.Clone(role)
+	}
+	about := who{strings.Clone(c.Subject), strings.Clone(c.Tenant), strings.Clone(c.MemberID)}
+	m.entries.Set(about, &made{roles, end, text})
 }
 
 func weigh(w who, m *made) uint32 {

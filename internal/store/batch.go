@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"sync"
 
@@ -44,16 +45,24 @@ func (b *batches) Get(ctx context.Context, key string) *redis.StringCmd {
 	case <-joined.arrived:
 	case <-ctx.Done():
 		cmd := redis.NewStringCmd(ctx)
-		cmd.SetErr(ctx.Err())
+		cmd.SetErr(errWaited)
 		return cmd
 	}
 	if !joined.answered(place) {
 		// One lost connection must not look like many, nor one leader's lack of time
 		// like everybody's. Who has time left tries alone, and fails alone.
-		return b.boundedClient.Get(ctx, key)
+		cmd := b.boundedClient.Get(ctx, key)
+		if ctx.Err() != nil {
+			cmd.SetErr(errWaited)
+		}
+		return cmd
 	}
 	return missIfEmpty(joined.read[place])
 }
+
+// errWaited says that a look-up's time went by while it waited for a round trip that
+// another one made. It says nothing that the other one's failure does not say.
+var errWaited = fmt.Errorf("waiting for a batch: %w", context.DeadlineExceeded)
 
 // join takes a place in a batch. Who has the first one leads it.
 func (b *batches) join(key string) (joined *batch, place int) {

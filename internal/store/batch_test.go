@@ -154,7 +154,7 @@ func TestTroubleOfOneInABatch(t *testing.T) {
 			b.join("k")
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			if err := b.Get(ctx, "other").Err(); !errors.Is(err, context.DeadlineExceeded) {
+			if err := b.Get(ctx, "other").Err(); !errors.Is(err, errWaited) {
 				t.Errorf("error %v", err)
 			}
 		})
@@ -207,6 +207,40 @@ func TestTroubleOfOneInABatch(t *testing.T) {
 			t.Errorf("%d were read alone", seen.alone)
 		}
 	})
+}
+
+// answering is a way to read of which always the same comes.
+type answering struct{ err error }
+
+func (a answering) Get(ctx context.Context, _ string) *redis.StringCmd {
+	cmd := redis.NewStringCmd(ctx)
+	cmd.SetErr(a.err)
+	return cmd
+}
+
+// One connection that stalls is one failure, however many look-ups wait for it.
+func TestWaitingForABatchIsNoFailureOfTheServer(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want State
+	}{
+		"in a batch of another": {errWaited, Up},
+		"alone":                 {context.DeadlineExceeded, Down},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sharing(t, newFakeRedis(t), nil)
+			s.redis.values = answering{tc.err}
+			_, want := alice()
+			for range 2 * tripAfter {
+				if entry, _, _ := s.Begin("k", want, nil).Get(t.Context()); entry != nil {
+					t.Fatal("found something")
+				}
+			}
+			if got := s.redis.state(); got != tc.want {
+				t.Errorf("the state is %s, want %s", got, tc.want)
+			}
+		})
+	}
 }
 
 // go-redis leaves the commands of a pipeline without an error if the server refuses

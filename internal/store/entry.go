@@ -78,6 +78,12 @@ func (e *Entry) LoadedAt() time.Time { return e.loaded.time() }
 // Expires is when the entry ends for its writer.
 func (e *Entry) Expires() time.Time { return e.loaded.time().Add(e.life) }
 
+// FreshFor is how much longer a reader who accepts members up to ttl old may use the
+// entry: by the clock that says less.
+func (e *Entry) FreshFor(now time.Time, ttl time.Duration) time.Duration {
+	return min(ttl, e.life) - max(e.loaded.age(now), 0)
+}
+
 // left is how much longer the entry may serve anybody, even as a stale one.
 func (e *Entry) left(now time.Time) time.Duration {
 	return e.keep - max(e.loaded.age(now), 0) // a time in the future does not lengthen it

@@ -33,6 +33,10 @@ type Lookup struct {
 	own         uint64        // height to which this look-up raised its key's fence; 0: it did not
 }
 
+// Position stands for now among the flushes and deletions that this node knows of: it
+// grows with each of them.
+func (s *Store) Position() uint64 { return s.fences.position() }
+
 // Begin starts a look-up of the member that want names, whose key is key. It
 // must be called before the resolver is.
 func (s *Store) Begin(key string, want Want, observer Observer) *Lookup {
@@ -103,6 +107,9 @@ func (l *Lookup) offer(entry *Entry, level Level) {
 func (l *Lookup) Overtaken() bool {
 	return !l.store.fences.admitsOwn(&l.places, l.position, l.own)
 }
+
+// BeganBefore tells whether the look-up began at an earlier [Store.Position].
+func (l *Lookup) BeganBefore(position uint64) bool { return l.position < position }
 
 // Put stores what the resolver answered, in place of what was stored before: in
 // memory at once, in Redis within what is left of the budget. The entry is fresh

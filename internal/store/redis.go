@@ -274,7 +274,9 @@ func (r *redisLevel) do(ctx context.Context, l *Lookup, op Op, f func(context.Co
 
 	broken := fault(err)
 	l.observer.RedisOp(op, took, broken)
-	b.conclude(op, broken, hurried)
+	if !errors.Is(broken, errWaited) {
+		b.conclude(op, broken, hurried)
+	}
 	r.tell(l.observer)
 	if broken != nil {
 		err = fmt.Errorf("%w: %w", ErrUnavailable, broken)

@@ -58,7 +58,7 @@ type Token struct {
 
 // Attachable is how much memory a remembered token is taken to need for what is attached
 // to it, in bytes.
-const Attachable = 768
+const Attachable = 1024
 
 // Attached returns what was attached to the token, or nil.
 func (t *Token) Attached() any { return t.attached.Load() }
