@@ -21,7 +21,7 @@ const maxBatch = 32
 // already, and they join it if they come as far as Redis. A node with nothing else to
 // do makes batches of one.
 type batches struct {
-	boundedClient
+	alone boundedClient
 
 	mu      sync.Mutex
 	filling *batch
@@ -51,7 +51,7 @@ func (b *batches) Get(ctx context.Context, key string) *redis.StringCmd {
 	if !joined.answered(place) {
 		// One lost connection must not look like many, nor one leader's lack of time
 		// like everybody's. Who has time left tries alone, and fails alone.
-		cmd := b.boundedClient.Get(ctx, key)
+		cmd := b.alone.Get(ctx, key)
 		if ctx.Err() != nil {
 			cmd.SetErr(errWaited)
 		}
@@ -89,20 +89,20 @@ func (b *batches) lead(ctx context.Context, own *batch) *redis.StringCmd {
 	}
 	b.mu.Unlock()
 	if len(own.keys) == 1 {
-		return b.boundedClient.Get(ctx, own.keys[0])
+		return b.alone.Get(ctx, own.keys[0])
 	}
 	b.readAll(ctx, own)
 	if own.answered(0) || own.read[0].Err() != nil {
 		return missIfEmpty(own.read[0])
 	}
-	return b.boundedClient.Get(ctx, own.keys[0])
+	return b.alone.Get(ctx, own.keys[0])
 }
 
 // readAll makes the round trip.
 func (b *batches) readAll(ctx context.Context, own *batch) {
 	defer close(own.arrived)
 	read := make([]*redis.StringCmd, len(own.keys))
-	pipe := b.Pipeline()
+	pipe := b.alone.client.Pipeline()
 	for i, key := range own.keys {
 		read[i] = pipe.GetRange(ctx, key, 0, MaxEntrySize)
 	}

@@ -53,7 +53,7 @@ func newBatches(t *testing.T, url string) (*batches, *pipelines) {
 	}
 	t.Cleanup(func() { _ = s.Destruct() })
 	b, seen := s.redis.values.(*batches), &pipelines{}
-	b.AddHook(seen)
+	b.alone.client.AddHook(seen)
 	return b, seen
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	redisstore "github.com/eko/gocache/store/redis/v4"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
@@ -140,7 +141,12 @@ func (noLogger) Printf(context.Context, string, ...any) {}
 // boundedClient is what gocache's redis store sees of the client: as much as
 // is needed, and nothing that could do harm.
 type boundedClient struct {
-	redis.UniversalClient
+	redisstore.RedisClientInterface // what is not bounded; a client has hundreds of methods more
+	client                          redis.UniversalClient
+}
+
+func newBoundedClient(client redis.UniversalClient) boundedClient {
+	return boundedClient{client, client}
 }
 
 // Get reads no more of a value than an entry can have, and one byte. A plain
@@ -148,7 +154,7 @@ type boundedClient struct {
 // size. GETRANGE answers "" for a missing key, and an empty value is no entry
 // either, so that is a miss.
 func (c boundedClient) Get(ctx context.Context, key string) *redis.StringCmd {
-	return missIfEmpty(c.GetRange(ctx, key, 0, MaxEntrySize))
+	return missIfEmpty(c.client.GetRange(ctx, key, 0, MaxEntrySize))
 }
 
 func missIfEmpty(cmd *redis.StringCmd) *redis.StringCmd {
@@ -160,7 +166,7 @@ func missIfEmpty(cmd *redis.StringCmd) *redis.StringCmd {
 
 // Del frees a value's memory in the background of the server.
 func (c boundedClient) Del(ctx context.Context, keys ...string) *redis.IntCmd {
-	return c.Unlink(ctx, keys...)
+	return c.client.Unlink(ctx, keys...)
 }
 
 // FlushAll would empty the whole server, whoever else uses it.

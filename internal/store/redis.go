@@ -38,9 +38,9 @@ type values interface {
 }
 
 func newRedisLevel(client redis.UniversalClient, cfg *Config, f *fences, log *flushLog, s *sealer) *redisLevel {
-	bounded := boundedClient{client}
+	bounded := newBoundedClient(client)
 	r := &redisLevel{
-		client: client, values: &batches{boundedClient: bounded}, inner: redisstore.NewRedis(bounded),
+		client: client, values: &batches{alone: bounded}, inner: redisstore.NewRedis(bounded),
 		fences: f, log: log, sealer: s, now: cfg.Now, timeout: cfg.Timeout,
 	}
 	// A key of ours that is never set: rights to read ours are enough for it.
