@@ -88,8 +88,8 @@ func (p *process) start(timeout time.Duration) error {
 	defer cancel()
 	go func() {
 		_ = cmd.Wait() // how it ended is in its log
+		close(exited)  // first: who is told by the other looks whether it is alive
 		cancel()
-		close(exited)
 	}()
 	if err := waitFor(ctx, p.ready); err != nil {
 		if !p.alive() {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -281,17 +280,11 @@ func TestWeightIsHonest(t *testing.T) {
 	for name, attributes := range map[string]int{"bare members": 0, "a few attributes": 4, "many attributes": 20} {
 		t.Run(name, func(t *testing.T) {
 			s := newTestStore(t, Config{MemoryBytes: 1 << 30})
-			heap := func() float64 {
-				runtime.GC()
-				runtime.GC()
-				var stats runtime.MemStats
-				runtime.ReadMemStats(&stats)
-				return float64(stats.HeapAlloc)
-			}
-			before := heap()
+			before, _ := heapHeld()
 			fill(t, s, 10000, attributes)
 			s.memory.entries.CleanUp()
-			used := heap() - before
+			after, _ := heapHeld()
+			used := after - before
 			stats := s.Stats()
 			t.Logf("per entry: weight %d, used %.0f", stats.Bytes/uint64(stats.Entries), used/float64(stats.Entries))
 			if ratio := float64(stats.Bytes) / used; ratio < 0.7 || ratio > 1.4 {
