@@ -119,41 +119,32 @@ func (t template) readsOnly(prefix string) bool {
 // text fills the template in as it is. What placeholders stand for is data and
 // is not looked through again.
 func (t template) text(repl *caddy.Replacer, id *identity) string {
-	return t.render(func(s *segment) string {
-		switch {
-		case s.own != nil:
-			return s.own(id).text()
-		case s.foreign != "":
-			value, _ := repl.GetString(s.foreign)
-			return value
-		default:
-			return s.literal
-		}
-	})
+	return t.render(repl, id, fieldValue.text, func(s string) string { return s })
 }
 
 // header fills the template in as the value of a header field.
 func (t template) header(repl *caddy.Replacer, id *identity) string {
-	return t.render(func(s *segment) string {
+	return t.render(repl, id, fieldValue.header, escapeText)
+}
+
+func (t template) render(repl *caddy.Replacer, id *identity, own func(fieldValue) string, foreign func(string) string) string {
+	fill := func(s segment) string {
 		switch {
 		case s.own != nil:
-			return s.own(id).header()
+			return own(s.own(id))
 		case s.foreign != "":
 			value, _ := repl.GetString(s.foreign)
-			return escapeText(value)
+			return foreign(value)
 		default:
 			return s.literal
 		}
-	})
-}
-
-func (t template) render(fill func(*segment) string) string {
+	}
 	if len(t) == 1 {
-		return fill(&t[0])
+		return fill(t[0])
 	}
 	var b strings.Builder
-	for i := range t {
-		b.WriteString(fill(&t[i]))
+	for _, s := range t {
+		b.WriteString(fill(s))
 	}
 	return b.String()
 }
